@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from PIL import Image, ImageOps
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 # %% ../nbs/00_data.ipynb #got
 def _got(x): return f'{x.dtype} of shape {tuple(x.shape)}' if hasattr(x, 'dtype') else f'{type(x).__name__} {x!r:.60}'

@@ -1,0 +1,48 @@
+# `make pretrain` and `make test` set up everything they need; the others follow the same pattern.
+PYTHON ?= python3.11
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: help pretrain test breaks lab docs readme clean
+
+help:
+	@echo 'make pretrain   learn from the bundled CIFAR-10 sample and print a table (some minutes)'
+	@echo 'make test       notebooks clean, package exported, notebooks run, README and links right'
+	@echo 'make breaks     break each of those things on a copy and show the check that catches it'
+	@echo 'make lab        open the notebooks in JupyterLab'
+	@echo 'make docs       build the site into _docs (needs quarto)'
+	@echo 'make readme     make README.md from nbs/index.ipynb'
+
+# The mark of a finished installation is a file, so an interrupted one is taken up again.
+.venv/run.done: settings.ini setup.py
+	@command -v $(PYTHON) >/dev/null || { echo 'needs Python 3.11 or newer: make PYTHON=/path/to/python ...'; exit 1; }
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+.venv/dev.done: settings.ini setup.py
+	@command -v $(PYTHON) >/dev/null || { echo 'needs Python 3.11 or newer: make PYTHON=/path/to/python ...'; exit 1; }
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch .venv/run.done $@
+
+pretrain: .venv/run.done
+	.venv/bin/simclr_pretrain
+
+test: .venv/dev.done
+	.venv/bin/python tools/check.py
+
+breaks: .venv/dev.done
+	.venv/bin/python tools/breaks.py
+
+lab: .venv/dev.done
+	.venv/bin/jupyter lab nbs
+
+docs: .venv/dev.done
+	@command -v quarto >/dev/null || { echo 'make docs needs quarto, which is not in the package registries: https://quarto.org/docs/get-started/'; exit 1; }
+	.venv/bin/nbdev_docs
+
+readme: .venv/dev.done
+	.venv/bin/python tools/readme.py
+
+clean:
+	rm -rf _proc _docs nbs/nbdev.yml nbs/sidebar.yml

@@ -1,0 +1,26 @@
+"""Make README.md from nbs/index.ipynb, outputs included.
+
+    python tools/readme.py    # or: make readme
+"""
+import re
+from pathlib import Path
+
+import nbformat
+from nbconvert import MarkdownExporter
+
+root = Path(__file__).parent.parent
+
+
+def readme_text(index=root / 'nbs/index.ipynb'):
+    "README.md as it should be: the notebook without its code, with links to notebooks pointing into nbs/"
+    nb = nbformat.read(index, 4)
+    nb.cells = [c for c in nb.cells if not (c.cell_type == 'code' and '#| hide\n' in c.source + '\n')]
+    for c in nb.cells:
+        if c.cell_type == 'code' and '#| echo: false' in c.source: c.source = ''
+    text, _ = MarkdownExporter().from_notebook_node(nb)
+    text = re.sub(r'```(?:python)?\s*```\n', '', text)
+    text = re.sub(r'\]\((\d\d_\w+\.ipynb)', r'](nbs/\1', text)
+    return re.sub(r'\n{3,}', '\n\n', text).strip() + '\n'
+
+
+if __name__ == '__main__': (root / 'README.md').write_text(readme_text())
