@@ -12,7 +12,7 @@ import torch
 from torch.optim import Optimizer
 
 from .data import generator
-from .resnet import ProjectionHead, SimCLR, resnet_tiny
+from .resnet import ProjectionHead, SimCLR, init_weights, resnet_tiny
 
 # %% ../nbs/04_lars.ipynb #lars
 class LARS(Optimizer):

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from .data import atomic_path, generator, sample
@@ -194,7 +194,7 @@ def save_encoder(encoder:ResNet, # made by `resnet_tiny`, `resnet18`, ..
     weights, settings = Path(path).with_suffix('.safetensors'), Path(path).with_suffix('.json')
     for p in (weights, settings):
         if p.exists(): raise FileExistsError(f'{p} exists already and is left as it is; choose another name or move it away')
-    with atomic_path(weights) as p: save_file({k: v.detach().cpu().contiguous() for k, v in encoder.state_dict().items()}, p)
+    with atomic_path(weights) as p: p.write_bytes(save({k: v.detach().cpu().contiguous() for k, v in encoder.state_dict().items()}))
     with atomic_path(settings) as p: p.write_text(json.dumps(encoder.config | {'inputs': 'float 0..1, not normalised'}, indent=1) + '\n')
 
 # %% ../nbs/02_resnet.ipynb #load-encoder
