@@ -1,5 +1,5 @@
 # `make pretrain` and `make test` set up everything they need; the others follow the same pattern.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: help pretrain test breaks lab docs readme clean
@@ -13,17 +13,19 @@ help:
 	@echo 'make readme     make README.md from nbs/index.ipynb'
 
 # The mark of a finished installation is a file, so an interrupted one is taken up again.
-.venv/run.done: settings.ini setup.py
-	@command -v $(PYTHON) >/dev/null || { echo 'needs Python 3.11 or newer: make PYTHON=/path/to/python ...'; exit 1; }
-	test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -e .
-	touch $@
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'needs Python 3.11 or newer: make PYTHON=/path/to/python ...'; exit 1; }
+	$(PYTHON) -m venv .venv
 
-.venv/dev.done: settings.ini setup.py
-	@command -v $(PYTHON) >/dev/null || { echo 'needs Python 3.11 or newer: make PYTHON=/path/to/python ...'; exit 1; }
-	test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
-	touch .venv/run.done $@
+.venv/run.done: settings.ini setup.py | .venv/bin/python
+	@echo 'installing into .venv; PyTorch is large, this takes a few minutes the first time'
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+.venv/dev.done: settings.ini setup.py | .venv/bin/python
+	@echo 'installing into .venv what tests and notebooks need'
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch .venv/run.done $@
 
 pretrain: .venv/run.done
 	.venv/bin/simclr_pretrain

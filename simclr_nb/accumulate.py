@@ -26,9 +26,11 @@ def accumulate(model, # views -> z; z[i] must depend on views[i] alone, and on n
         with torch.set_grad_enabled(k >= first_kept): outputs.append(model(views[rows]))
     z = torch.cat([out.detach() for out in outputs]).requires_grad_()
     loss = loss_fn(z)
-    loss.backward() # dL/dz, and the gradients of any parameters in the loss
+    no_autocast = torch.autocast(z.device.type, enabled=False) # which would reach into the products of a backward pass
+    with no_autocast: loss.backward() # dL/dz, and the gradients of any parameters in the loss
     for k in reversed(range(len(chunks))): # pass 2; the kept graphs go first, so no other stands beside them
         out = outputs.pop()
         if k < first_kept: out = model(views[chunks[k]])
-        if out.requires_grad: out.backward(z.grad[chunks[k]])
+        if out.requires_grad:
+            with no_autocast: out.backward(z.grad[chunks[k]])
     return loss.detach()

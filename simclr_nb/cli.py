@@ -83,6 +83,7 @@ def simclr_evaluate(folder:str, # a run's folder
     "Measure the encoder of a run on labelled images, beside raw pixels and its random initialisation"
     with _one_line_errors('simclr_evaluate'):
         if data not in ('sample', 'cifar10'): raise ValueError(f"data must be 'sample' or 'cifar10', which have test images, got {data!r}")
+        keep_freed_memory()
         read_run(folder) # so that a wrong folder is told before images are fetched
         _report(Path(folder), *load_data(data))
 

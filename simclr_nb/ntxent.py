@@ -34,7 +34,7 @@ def _unit(z): # rows to length 1; a zero row stays zero, and so does its gradien
 # %% ../nbs/03_ntxent.ipynb #nt-xent
 def nt_xent(z, # (2N, D) embeddings, not normalised, rows i and i+N a pair
             temperature:float=.5, # tau
-            stats:bool=False): # also return a dict for monitoring
+            *, stats:bool=False): # also return a dict for monitoring
     "NT-Xent (paper, equation 1) as the mean over 2N rows: a scalar, or `(scalar, {'top1', 'entropy'})`; `ValueError` or `TypeError` for other input"
     if not isinstance(z, torch.Tensor) or not z.is_floating_point(): raise TypeError(f'z must be a float tensor (2N, D), got {_got(z)}')
     if z.ndim != 2 or len(z) < 2 or len(z) % 2: raise ValueError(f'z must have shape (2N, D) with N at least 1, got {tuple(z.shape)}')
