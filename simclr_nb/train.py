@@ -7,7 +7,7 @@ __all__ = ['TrainConfig', 'pick_device', 'has_bf16', 'describe_machine', 'keep_f
            'train_step', 'read_run', 'plot_history']
 
 # %% ../nbs/07_train.ipynb #imports
-import ctypes, json, math, os, platform, sys, time
+import ctypes, json, math, os, platform, shutil, subprocess, sys, time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 import torch
 from tqdm import tqdm
 
-from . import resnet
+from . import __version__, resnet
 from .accumulate import accumulate
 from .augment import SimCLRAugment, Views
 from .data import ImageSet, _got, atomic_path, generator, sample
@@ -41,13 +41,13 @@ class TrainConfig:
     strength:float=.5 # of the colour jitter
     min_crop:float=.08 # smallest crop, as a part of the image's area
     blur:bool=False # Gaussian blur of half of the views
-    batch:int=256 # N, images per step
+    batch:int=128 # N, images per step
     micro_batch:int=None # rows of views computed at a time; None: all 2N
-    epochs:int=18 # passes over the images; a ragged last batch is dropped
-    temperature:float=.2 # tau of NT-Xent
+    epochs:int=14 # passes over the images; a ragged last batch is dropped
+    temperature:float=.1 # tau of NT-Xent
     lr:float=2. # base learning rate of LARS
     lr_rule:str='linear' # peak rate: linear: lr * N / 256; sqrt: lr * sqrt(N)
-    warmup_epochs:float=2. # of linear warmup
+    warmup_epochs:float=1.5 # of linear warmup
     momentum:float=.9 # of LARS
     weight_decay:float=1e-6 # of the adapted weights
     trust_coefficient:float=1e-3 # of LARS
@@ -95,11 +95,13 @@ def has_bf16(device): # a torch device
 
 # %% ../nbs/07_train.ipynb #describe-machine
 def describe_machine(device): # a torch device
-    "What a figure depends on besides the settings, as a dict: processor, cores, system, versions, device"
+    "What a figure depends on besides the settings, as a dict: version and commit of the code, processor, cores, system, versions, device"
     info = Path('/proc/cpuinfo').read_text() if Path('/proc/cpuinfo').exists() else ''
     cpu = next((l.split(':')[1].strip() for l in info.splitlines() if l.startswith('model name')), platform.processor())
     gpu = torch.cuda.get_device_name(device) if device.type == 'cuda' else None
-    return dict(cpu=cpu, cores=os.cpu_count(), gpu=gpu, system=platform.system(), python=platform.python_version(), torch=torch.__version__, device=str(device), bf16=has_bf16(device))
+    git = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], cwd=Path(resnet.__file__).parent, capture_output=True, text=True) if shutil.which('git') else None
+    commit = git.stdout.strip() if git and git.returncode == 0 else None # None outside a clone
+    return dict(simclr_nb=__version__, commit=commit, cpu=cpu, cores=os.cpu_count(), gpu=gpu, system=platform.system(), python=platform.python_version(), torch=torch.__version__, device=str(device), bf16=has_bf16(device))
 
 # %% ../nbs/07_train.ipynb #keep-freed-memory
 def keep_freed_memory():
