@@ -51,6 +51,14 @@ def _takes_settings(f):
     f.__delwrap__ = TrainConfig # where docments finds the comments
     return f
 
+# %% ../nbs/09_cli.ipynb #report
+def _report(folder, train, test):
+    rows = evaluate_run(folder, train, test)
+    by_name = {r['name']: r['knn'] for r in rows}
+    gain = 100 * (by_name['SimCLR'] - by_name['random initialisation'])
+    print(f'\n{format_table(rows)}\n\naccuracy on {len(test):,} test images ± its standard error, from {len(train):,} labelled images; kNN {gain:+.1f} points over random initialisation')
+    print(f'in {folder}: settings, metrics, results, the encoder, and pictures (loss, views, neighbours)')
+
 # %% ../nbs/09_cli.ipynb #simclr-pretrain
 @call_parse
 @_takes_settings
@@ -70,13 +78,6 @@ def simclr_pretrain(data:str='sample', # sample, cifar10, or the path of a folde
         if test: _report(folder, train, test)
 
 # %% ../nbs/09_cli.ipynb #simclr-evaluate
-def _report(folder, train, test):
-    rows = evaluate_run(folder, train, test)
-    by_name = {r['name']: r['knn'] for r in rows}
-    gain = 100 * (by_name['SimCLR'] - by_name['random initialisation'])
-    print(f'\n{format_table(rows)}\n\naccuracy on {len(test):,} test images ± its standard error, from {len(train):,} labelled images; kNN {gain:+.1f} points over random initialisation')
-    print(f'in {folder}: settings, metrics, results, the encoder, and pictures (loss, views, neighbours)')
-
 @call_parse
 def simclr_evaluate(folder:str, # a run's folder
                     data:str='sample'): # labelled images: sample or cifar10
