@@ -25,28 +25,32 @@ from .ntxent import chance_loss, nt_xent
 from .resnet import ProjectionHead, SimCLR, init_weights, save_encoder
 
 # %% ../nbs/07_train.ipynb #check-settings
-_ALLOWED = (('encoder', ('tiny', 'resnet18', 'resnet34', 'resnet50')), ('norm', ('group', 'batch')), ('stem', ('cifar', 'imagenet')),
-            ('lr_rule', ('linear', 'sqrt')), ('precision', ('auto', 'bf16', 'float32')),
-            ('width groups head_hidden head_out size batch micro_batch epochs', [lambda v: v >= 1, 'at least 1']),
-            ('head_layers', [lambda v: v >= 2, 'at least 2']), ('seed', [lambda v: v >= 0, '0 or more']),
-            ('temperature trust_coefficient', [lambda v: 0 < v < math.inf, 'above 0']), ('lr weight_decay warmup_epochs', [lambda v: 0 <= v < math.inf, '0 or more']),
-            ('momentum', [lambda v: 0 <= v < 1, 'in 0..1, 1 excluded']), ('strength', [lambda v: 0 <= v <= 1.25, 'in 0..1.25']), ('min_crop', [lambda v: 0 < v <= 1, 'in 0..1, 0 excluded']))
+_CHOICES = dict(encoder=('tiny', 'resnet18', 'resnet34', 'resnet50'), norm=('group', 'batch'), stem=('cifar', 'imagenet'),
+                lr_rule=('linear', 'sqrt'), precision=('auto', 'bf16', 'float32'))
+_RANGES = ( # fields, what must hold, in words
+    ('width groups head_hidden head_out size batch micro_batch epochs', lambda v: v >= 1, 'at least 1'),
+    ('head_layers', lambda v: v >= 2, 'at least 2'),
+    ('seed', lambda v: v >= 0, '0 or more'),
+    ('temperature trust_coefficient', lambda v: 0 < v < math.inf, 'above 0'),
+    ('lr weight_decay warmup_epochs', lambda v: 0 <= v < math.inf, '0 or more'),
+    ('momentum', lambda v: 0 <= v < 1, 'in 0..1, 1 excluded'),
+    ('strength', lambda v: 0 <= v <= 1.25, 'in 0..1.25'),
+    ('min_crop', lambda v: 0 < v <= 1, 'in 0..1, 0 excluded'))
 
-def _check_settings(self):
-    for f in fields(self): # numbers must be numbers
-        value = getattr(self, f.name)
-        kinds = (int, float) if f.type is float else f.type
-        if not (value is None and f.default is None) and (not isinstance(value, kinds) or isinstance(value, bool) and f.type is not bool):
-            raise ValueError(f'{f.name} must be of type {f.type.__name__}, got {value!r}')
-    for names, allowed in _ALLOWED:
-        for name in names.split():
-            value = getattr(self, name)
-            ok = value in allowed if isinstance(allowed, tuple) else value is None or allowed[0](value)
-            if not ok: raise ValueError(f'{name} must be {allowed[1] if isinstance(allowed, list) else "one of " + ", ".join(allowed)}, got {value!r}')
-    if self.warmup_epochs > self.epochs: raise ValueError(f'warmup_epochs must be at most epochs, {self.epochs}, got {self.warmup_epochs}')
-    if self.device != 'auto':
-        try: torch.device(self.device)
-        except RuntimeError: raise ValueError(f"device must be 'auto' or a torch device such as cpu or cuda:0, got {self.device!r}") from None
+def _check_settings(config):
+    def check(name, ok, allowed):
+        if not ok: raise ValueError(f'{name} must be {allowed}, got {getattr(config, name)!r}')
+    optional = {f.name for f in fields(config) if f.default is None and getattr(config, f.name) is None}
+    for f in fields(config):
+        value, kinds = getattr(config, f.name), (int, float) if f.type is float else f.type
+        check(f.name, f.name in optional or isinstance(value, kinds) and isinstance(value, bool) == (f.type is bool), f'of type {f.type.__name__}')
+    for name, choices in _CHOICES.items(): check(name, getattr(config, name) in choices, f'one of {", ".join(choices)}')
+    for names, holds, words in _RANGES:
+        for name in names.split(): check(name, name in optional or holds(getattr(config, name)), words)
+    check('warmup_epochs', config.warmup_epochs <= config.epochs, f'at most epochs, {config.epochs}')
+    if config.device != 'auto':
+        try: torch.device(config.device)
+        except RuntimeError: check('device', False, "'auto' or a torch device such as cpu or cuda:0")
 
 # %% ../nbs/07_train.ipynb #train-config
 @dataclass(frozen=True)
