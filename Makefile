@@ -1,5 +1,6 @@
 # `make pretrain` and `make test` set up everything they need; the others follow the same pattern.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
+$(if $(PYTHON),,$(error needs Python 3.11 or newer; none was found: make PYTHON=/path/to/python ...))
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: help pretrain test breaks lab docs readme clean
@@ -13,16 +14,16 @@ help:
 	@echo 'make readme     make README.md from nbs/index.ipynb'
 
 # The mark of a finished installation is a file, so an interrupted one is taken up again.
-.venv/bin/python:
+.venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'needs Python 3.11 or newer: make PYTHON=/path/to/python ...'; exit 1; }
 	$(PYTHON) -m venv .venv
 
-.venv/run.done: settings.ini setup.py | .venv/bin/python
+.venv/run.done: settings.ini setup.py | .venv/bin/pip
 	@echo 'installing into .venv; PyTorch is large, this takes a few minutes the first time'
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
-.venv/dev.done: settings.ini setup.py | .venv/bin/python
+.venv/dev.done: settings.ini setup.py | .venv/bin/pip
 	@echo 'installing into .venv what tests and notebooks need'
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch .venv/run.done $@

@@ -70,7 +70,8 @@ COLUMNS = ('top', 'left', 'height', 'width', # the crop, pixels of the input
            'brightness', 'contrast', 'saturation', # factors, 1 leaves the image as it is
            'hue', # fraction of a turn
            'jitter', 'grey', # 1 or 0
-           'sigma') # blur width, pixels; 0 is none
+           'sigma', # blur width, pixels; 0 is none
+           'H', 'W') # size of the input images, pixels
 
 # %% ../nbs/01_augment.ipynb #preset
 class SimCLRAugment:
@@ -80,14 +81,15 @@ class SimCLRAugment:
                  strength:float=.5, # of colour jitter: factors 1 ± .8 strength, hue ± .2 strength
                  min_crop:float=.08, # smallest area of a crop, as a part of the image's
                  ratio=(3/4, 4/3), # range of width / height of a crop
-                 flip:float=.5, # probabilities ..
-                 jitter:float=.8,
-                 grey:float=.2,
+                 flip:float=.5, # probability of a flip ..
+                 jitter:float=.8, # .. of colour jitter
+                 grey:float=.2, # .. of greyscale
                  blur:bool=False): # Gaussian blur with probability .5 and sigma .1 to 2 pixels, as on ImageNet
         if not isinstance(size, int) or size < 1: raise ValueError(f'size must be a whole number of pixels, at least 1, got {size!r}')
+        if blur and size < 3: raise ValueError(f'size must be at least 3 to be blurred, got {size}')
         if not 0 <= strength <= 1.25: raise ValueError(f'strength must lie in 0..1.25, got {strength}') # beyond it factors turn negative
         if not 0 < min_crop <= 1: raise ValueError(f'min_crop must lie in (0, 1], got {min_crop}')
-        if not 0 < ratio[0] <= ratio[1]: raise ValueError(f'ratio must be (low, high) with 0 < low <= high, got {ratio}')
+        if not isinstance(ratio, (tuple, list)) or len(ratio) != 2 or not 0 < ratio[0] <= ratio[1]: raise ValueError(f'ratio must be (low, high) with 0 < low <= high, got {ratio}')
         for name, p in (('flip', flip), ('jitter', jitter), ('grey', grey)):
             if not 0 <= p <= 1: raise ValueError(f'{name} must be a probability in 0..1, got {p}')
         self.size, self.strength, self.min_crop, self.ratio = size, strength, min_crop, tuple(ratio)
@@ -97,15 +99,19 @@ class SimCLRAugment:
 
 # %% ../nbs/01_augment.ipynb #draw-crop
 @patch
+def _draw_ratio(self:SimCLRAugment, u): # 0..1 -> width / height, uniform in its logarithm
+    low, high = map(math.log, self.ratio)
+    return torch.exp(low + (high - low) * u)
+
+@patch
 def _draw_crop(self:SimCLRAugment, n, uniform, H, W):
     area = (self.min_crop + (1 - self.min_crop) * uniform(n, 10)) * H * W
-    low, high = map(math.log, self.ratio)
-    ratio = torch.exp(low + (high - low) * uniform(n, 10))
+    ratio = self._draw_ratio(uniform(n, 10))
     width, height = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
     fits = (width > 0) & (width <= W) & (height > 0) & (height <= H)
     fall_w, fall_h = W, H # the whole image, cut down to an allowed ratio
-    if W / H < self.ratio[0]: fall_h = round(W / self.ratio[0])
-    if W / H > self.ratio[1]: fall_w = round(H * self.ratio[1])
+    if W / H < self.ratio[0]: fall_h = max(round(W / self.ratio[0]), 1)
+    if W / H > self.ratio[1]: fall_w = max(round(H * self.ratio[1]), 1)
     first = fits.int().argmax(1, keepdim=True)
     none = ~fits.any(1)
     width = width.gather(1, first)[:, 0].masked_fill(none, fall_w)
@@ -121,15 +127,18 @@ def draw(self:SimCLRAugment,
          n:int, # number of views
          generator=None, # a CPU `torch.Generator`; None uses the global one
          hw=None): # height and width of the input images, default (size, size)
-    "The random numbers of `n` views as a float32 table (n, 16) on the CPU with the columns `COLUMNS`; slices of rows are tables too"
+    "The random numbers of `n` views as a float32 table (n, 18) on the CPU with the columns `COLUMNS`; slices of rows are tables too. `ValueError` for a negative `n` or an empty image"
+    H, W = (self.size, self.size) if hw is None else hw
+    if n < 0 or H < 1 or W < 1: raise ValueError(f'n must be 0 or more and hw two sizes of at least 1 pixel, got n={n}, hw={hw}')
     uniform = lambda *shape: torch.rand(*shape, generator=generator)
-    crop = self._draw_crop(n, uniform, *(hw or (self.size, self.size)))
+    crop = self._draw_crop(n, uniform, H, W)
     flip, jitter, grey = ((uniform(n, 1) < p).float() for p in (self.flip, self.jitter, self.grey))
     order = uniform(n, 4).argsort(1).float()
     factors = 1 + .8 * self.strength * (2 * uniform(n, 3) - 1)
     hue = .2 * self.strength * (2 * uniform(n, 1) - 1)
     sigma = (.1 + 1.9 * uniform(n, 1)) * (uniform(n, 1) < .5) if self.blur else torch.zeros(n, 1)
-    return torch.cat([crop, flip, order, factors, hue, jitter, grey, sigma], 1)
+    hw = torch.tensor([[H, W]]).float().expand(n, -1)
+    return torch.cat([crop, flip, order, factors, hue, jitter, grey, sigma, hw], 1)
 
 # %% ../nbs/01_augment.ipynb #full-precision
 @contextmanager
@@ -146,14 +155,14 @@ def full_precision(device):
 @torch.no_grad()
 def apply(self:SimCLRAugment,
           images, # uint8 (n, 3, H, W), one per row of `draws`
-          draws): # (n, 16), from `draw` with hw = (H, W)
+          draws): # (n, 18), from `draw` with hw = (H, W)
     "The views as float32 (n, 3, size, size) in 0..1, on the images' device; `TypeError` or `ValueError` if images and draws do not fit"
     if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8: raise TypeError(f'images must be a uint8 tensor (n, 3, H, W), got {_got(images)}')
     if images.ndim != 4 or images.shape[1] != 3: raise ValueError(f'images must have shape (n, 3, H, W), got {tuple(images.shape)}')
     if draws.shape != (len(images), len(COLUMNS)): raise ValueError(f'draws must have a row per image and {len(COLUMNS)} columns: got {tuple(draws.shape)} for {len(images)} images')
     H, W = images.shape[2:]
     c = dict(zip(COLUMNS, draws.T)) # on the CPU, so that choosing rows does not wait for a GPU
-    if len(draws) and ((c['top'] + c['height']).max() > H or (c['left'] + c['width']).max() > W): raise ValueError(f'draws must be made with hw=({H}, {W}), the size of the images; a crop reaches outside')
+    if (c['H'] != H).any() or (c['W'] != W).any(): raise ValueError(f'draws must be made with hw=({H}, {W}), the size of the images, got ({c["H"].max():.0f}, {c["W"].max():.0f})')
     rows_of = lambda mask: mask.nonzero()[:, 0].to(images.device)
     chosen = [[rows_of((c[place] == op) & (c['jitter'] > 0)) for op in range(4)] for place in ('first', 'second', 'third', 'fourth')]
     grey = rows_of(c['grey'] > 0)
@@ -185,7 +194,7 @@ class Views:
     "The 2N views of N images, computed when a slice of rows is taken; `len` is 2N, rows i and i+N are a pair"
     def __init__(self,
                  images, # uint8 (N, 3, H, W)
-                 draws, # (2N, 16), from `augment.draw(2 * N, hw=(H, W))`
+                 draws, # (2N, 18), from `augment.draw(2 * N, hw=(H, W))`
                  augment): # `SimCLRAugment`
         if len(draws) != 2 * len(images): raise ValueError(f'draws must have two rows per image: got {len(draws)} for {len(images)} images')
         self.images, self.draws, self.augment = images, draws, augment
@@ -193,6 +202,7 @@ class Views:
     def __len__(self): return len(self.draws)
 
     def __getitem__(self, rows):
+        "The views of a slice of rows, float32 (rows, 3, size, size); `TypeError` for anything but a slice"
         if not isinstance(rows, slice): raise TypeError(f'rows must be a slice such as [0:64], got {_got(rows)}')
         which = torch.arange(len(self))[rows]
         return self.augment.apply(self.images[(which % len(self.images)).to(self.images.device)], self.draws[which])

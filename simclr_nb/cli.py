@@ -39,7 +39,7 @@ def free_folder(parent, # where runs are kept
 @contextmanager
 def _one_line_errors(command):
     try: yield
-    except (ValueError, TypeError, OSError, RuntimeError, FloatingPointError) as e: sys.exit(f'{command}: {e}')
+    except (ValueError, OSError, FloatingPointError) as e: sys.exit(f'{command}: {e}')
     except KeyboardInterrupt: sys.exit(f'{command}: interrupted')
 
 # %% ../nbs/09_cli.ipynb #takes-settings
@@ -66,7 +66,7 @@ def simclr_pretrain(data:str='sample', # sample, cifar10, or the path of a folde
                     out:str='runs', # folder that holds the runs
                     name:str=None, # the run's own folder in it, which must be new; default: the next free one
                     **settings):
-    "Pretrain an encoder with SimCLR; where the images have labels, compare it with raw pixels and with random initialisation"
+    "Pretrain an encoder with SimCLR; on sample and cifar10, which have test images, compare it with raw pixels and random initialisation"
     with _one_line_errors('simclr_pretrain'):
         config = TrainConfig(**settings)
         train, test = load_data(data, config.size)
@@ -74,7 +74,7 @@ def simclr_pretrain(data:str='sample', # sample, cifar10, or the path of a folde
         keep_freed_memory()
         print(f'{train!r}\n{config}\nrun folder: {folder}', flush=True)
         pretrain(config, train, folder=folder)
-        print('trained; evaluating' if test else 'trained; no labels, so no evaluation', flush=True)
+        print('trained; evaluating' if test else 'trained; a folder has no test images, so no evaluation', flush=True)
         if test: _report(folder, train, test)
 
 # %% ../nbs/09_cli.ipynb #simclr-evaluate

@@ -7,10 +7,11 @@ __all__ = ['CIFAR10_CLASSES', 'ImageSet', 'show_image', 'show_images', 'sample',
            'cifar10', 'image_folder', 'from_dataset', 'generator']
 
 # %% ../nbs/00_data.ipynb #imports
-import hashlib, io, json, os, shutil, subprocess, tarfile, tempfile, urllib.request, warnings
+import hashlib, io, json, os, shutil, socket, subprocess, tarfile, tempfile, urllib.request, warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -44,7 +45,8 @@ class ImageSet:
             if len(self.names) != len(images): raise ValueError(f'names must be one per image: got {len(self.names)} for {len(images)} images')
 
     def _checked_labels(self, labels, classes):
-        labels = torch.as_tensor(labels, device=self.images.device)
+        try: labels = torch.as_tensor(labels, device=self.images.device)
+        except (TypeError, ValueError, RuntimeError): raise TypeError(f'labels must be integers, got {_got(labels)}') from None
         if labels.numel() == 0: labels = labels.long()
         if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool: raise TypeError(f'labels must be integers, got {_got(labels)}')
         if labels.shape != self.images.shape[:1]: raise ValueError(f'labels must be one per image: got shape {tuple(labels.shape)} for {len(self.images)} images')
@@ -79,6 +81,7 @@ def first_per_class(self:ImageSet,
     "The subset with the first `n` images of each class, in their order here; `ValueError` if a class has fewer or there are no labels"
     if self.labels is None: raise ValueError('first_per_class needs labels, and this set has none')
     if n < 1: raise ValueError(f'n must be at least 1, got {n}')
+    if len(self) == 0: raise ValueError('first_per_class needs images, and this set has none')
     found = [(self.labels == c).nonzero()[:n, 0] for c in self.labels.unique()]
     few = min(len(f) for f in found)
     if few < n: raise ValueError(f'n must be at most {few}, the size of the smallest class, got {n}')
@@ -159,6 +162,7 @@ def sample(split='train', # 'train' (5,000 images) or 'test' (2,000)
     "The bundled part of CIFAR-10 as an `ImageSet`; `ValueError` for another split or a damaged file"
     _check_split(split)
     path = Path(folder or Path(__file__).parent) / f'sample-{split}.png'
+    if not path.is_file(): raise FileNotFoundError(f'folder {path.parent} holds no {path.name}')
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != _SAMPLE[split]: raise ValueError(f'{path} is damaged: its SHA-256 is not the one on record. Install the package again')
     with Image.open(io.BytesIO(data)) as png:
@@ -178,6 +182,10 @@ def atomic_path(path, # the file to make
     try:
         yield temporary
         with open(temporary, 'rb') as f: os.fsync(f.fileno())
+        if not overwrite:
+            try: return os.link(temporary, path) # unlike a rename, this fails if somebody made `path` meanwhile
+            except FileExistsError: raise FileExistsError(f'{path} was made by somebody else meanwhile and is left as it is') from None
+            except OSError: pass # a file system without links
         os.replace(temporary, path)
     finally: temporary.unlink(missing_ok=True)
 
@@ -199,6 +207,7 @@ def _verify(records, official=_OFFICIAL):
 
 # %% ../nbs/00_data.ipynb #read-records
 def _read_records(path, split, official=_OFFICIAL):
+    if not path.is_file(): raise ValueError(f'{path} must be a file, and it is a folder')
     sizes = [n for _, n, _ in official]
     whole, held = sum(sizes) * _RECORD, path.stat().st_size
     if held != whole: raise ValueError(f'{path} is damaged: {held:,} bytes instead of {whole:,}. Delete it, and it will be fetched again')
@@ -212,7 +221,7 @@ def _read_records(path, split, official=_OFFICIAL):
 # %% ../nbs/00_data.ipynb #source-torchvision
 def _answers(url, seconds):
     try: return urllib.request.urlopen(urllib.request.Request(url, method='HEAD'), timeout=seconds).status == 200
-    except OSError: return False
+    except (OSError, HTTPException): return False
 
 def _to_records(hwc, labels): # (M, 32, 32, 3), M labels -> (M, 3073)
     return np.concatenate([np.asarray(labels, np.uint8)[:, None], hwc.transpose(0, 3, 1, 2).reshape(len(hwc), -1)], axis=1)
@@ -220,7 +229,10 @@ def _to_records(hwc, labels): # (M, 32, 32, 3), M labels -> (M, 3073)
 def _from_torchvision(folder, progress, seconds=8):
     from torchvision.datasets import CIFAR10
     if not _answers(CIFAR10.url, seconds): raise OSError(f'its host did not answer within {seconds} s')
-    parts = [CIFAR10(folder, train=t, download=t) for t in (True, False)]
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds) # torchvision sets none: a download that stalls ends here
+    try: parts = [CIFAR10(folder, train=t, download=t) for t in (True, False)]
+    finally: socket.setdefaulttimeout(before)
     return np.concatenate([_to_records(p.data, p.targets) for p in parts])
 
 # %% ../nbs/00_data.ipynb #source-npm
@@ -269,7 +281,7 @@ def fetch_cifar10(root=None, # cache folder, see `cache_folder`
                   sources=_SOURCES, # (name, function) pairs, tried in this order; a function is called as f(folder, progress) and returns records (60000, 3073)
                   official=_OFFICIAL # (file, records, SHA-256) that the records must match
                  ) -> Path:
-    "Make sure the verified records of CIFAR-10 are in the cache; returns their path. `RuntimeError` says what was tried if every source fails"
+    "Make sure the verified records of CIFAR-10 are in the cache; returns their path. `ConnectionError` says what was tried if every source fails"
     path = cache_folder(root) / 'cifar10.bin'
     if path.exists(): return path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -281,44 +293,49 @@ def fetch_cifar10(root=None, # cache folder, see `cache_folder`
                 _verify(records, official)
                 with atomic_path(path) as p: records.tofile(p)
             return path
-        except (OSError, RuntimeError, ValueError, KeyError) as e:
-            tried.append(f'{name}: {e}')
+        except Exception as e: # whatever went wrong with one source, the next is tried
+            tried.append(f'{name}: {e or type(e).__name__}')
             if progress: print(f'CIFAR-10 could not be had from {tried[-1]}')
-    raise RuntimeError('CIFAR-10 could not be fetched. Tried ' + '; '.join(tried))
+    raise ConnectionError('CIFAR-10 could not be fetched. Tried ' + '; '.join(tried))
 
 # %% ../nbs/00_data.ipynb #cifar10
 def cifar10(split='train', # 'train' (50,000 images) or 'test' (10,000)
             root=None): # cache folder, see `cache_folder`
-    "All of CIFAR-10 as an `ImageSet`, fetched at the first call; `ValueError` for another split or a damaged cache, `RuntimeError` if no source answers"
+    "All of CIFAR-10 as an `ImageSet`, fetched at the first call; `ValueError` for another split or a damaged cache, `ConnectionError` if no source answers"
     _check_split(split)
     return _read_records(fetch_cifar10(root), split)
 
 # %% ../nbs/00_data.ipynb #read-image
+def _rgb(im): # any PIL image; ValueError for pixels without an agreed range
+    if im.mode.startswith('I;16') or im.mode == 'I' and im.format == 'PNG': # 16-bit grey
+        im = Image.fromarray((np.asarray(im).clip(0, 65535) / 257).astype(np.uint8))
+    if im.mode in ('I', 'F'): raise ValueError(f'32-bit pixels, mode {im.mode}')
+    if 'A' in im.getbands() or 'transparency' in im.info:
+        im = im.convert('RGBA')
+        im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
+    return im.convert('RGB')
+
 def _read_image(path, size):
     with Image.open(path) as im:
         im.draft(None, (2 * size, 2 * size)) # a large JPEG is decoded at a fraction of its size
-        im = ImageOps.exif_transpose(im)
-        if im.mode.startswith('I;16') or im.mode in ('I', 'F'): # 16-bit grey: keep the high byte
-            im = Image.fromarray((np.asarray(im).clip(0, 65535) / 257).astype(np.uint8))
-        if 'A' in im.getbands() or 'transparency' in im.info:
-            im = im.convert('RGBA')
-            im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
-        im = ImageOps.fit(im.convert('RGB'), (size, size), Image.Resampling.BICUBIC)
+        im = ImageOps.fit(_rgb(ImageOps.exif_transpose(im)), (size, size), Image.Resampling.BICUBIC)
     return np.asarray(im).transpose(2, 0, 1) # (3, size, size)
 
 # %% ../nbs/00_data.ipynb #image-folder
 def image_folder(path, # a folder of pictures, flat or in class subfolders
                  size:int=32): # height and width to bring them to, pixels
     "The pictures under `path` as an `ImageSet` with their file names; `FileNotFoundError`, `NotADirectoryError` or `ValueError` if there is nothing to read"
+    if not str(path): raise ValueError("path must name a folder, got ''")
     path = Path(path).expanduser()
-    if not isinstance(size, int) or size < 1: raise ValueError(f'size must be a whole number of pixels, at least 1, got {size!r}')
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1: raise ValueError(f'size must be a whole number of pixels, at least 1, got {size!r}')
     if not path.exists(): raise FileNotFoundError(f'path {path} does not exist')
     if not path.is_dir(): raise NotADirectoryError(f'path must be a folder, got the file {path}')
     known = Image.registered_extensions()
-    files = sorted(f for f in path.rglob('*') if f.suffix.lower() in known and f.is_file() and not f.name.startswith('.'))
+    files = sorted(f for f in path.rglob('*') if f.suffix.lower() in known and f.is_file()
+                   and not any(part.startswith('.') for part in f.relative_to(path).parts)) # nothing hidden, nor in a hidden folder
     def attempt(f):
         try: return _read_image(f, size)
-        except Exception as e: return f'{f.relative_to(path)} ({type(e).__name__})' # PIL's plugins raise almost anything
+        except Exception as e: return f'{f.relative_to(path)} ({e if type(e) is ValueError else type(e).__name__})' # PIL's plugins raise almost anything
     with ThreadPoolExecutor() as pool: read = list(pool.map(attempt, files))
     bad = [r for r in read if isinstance(r, str)]
     kept = [(f.relative_to(path), r) for f, r in zip(files, read) if not isinstance(r, str)]
@@ -332,7 +349,7 @@ def image_folder(path, # a folder of pictures, flat or in class subfolders
 
 # %% ../nbs/00_data.ipynb #to-bytes
 def _to_bytes(image, k): # PIL image or tensor -> uint8 (3, H, W)
-    if isinstance(image, Image.Image): return torch.from_numpy(np.asarray(image.convert('RGB')).transpose(2, 0, 1).copy())
+    if isinstance(image, Image.Image): return torch.from_numpy(np.asarray(_rgb(image)).transpose(2, 0, 1).copy())
     if not isinstance(image, torch.Tensor): raise TypeError(f'item {k} must be a PIL image or a tensor, got {_got(image)}')
     image = image[None] if image.ndim == 2 else image
     if image.ndim != 3 or image.shape[0] not in (1, 3): raise ValueError(f'item {k} must have shape (3, H, W), (1, H, W) or (H, W), got {tuple(image.shape)}')
@@ -354,14 +371,18 @@ def from_dataset(ds # has `len` and indices; items are an image or (image, label
         image, label = item[:2] if isinstance(item, (tuple, list)) and len(item) > 1 else (item[0] if isinstance(item, (tuple, list)) else item, None)
         images.append(_to_bytes(image, k)); labels.append(label)
         if images[k].shape != images[0].shape: raise ValueError(f'all items must have one size: item 0 is {tuple(images[0].shape)}, item {k} is {tuple(images[k].shape)}; resize them in the dataset')
-    return ImageSet(torch.stack(images), None if None in labels else [int(l) for l in labels], None if None in labels else getattr(ds, 'classes', None))
+    if all(l is None for l in labels): return ImageSet(torch.stack(images))
+    for k, l in enumerate(labels):
+        if not isinstance(l, (int, np.integer)) and not (isinstance(l, torch.Tensor) and l.ndim == 0 and not l.is_floating_point()): raise TypeError(f'the label of item {k} must be an integer, got {_got(l)}')
+    return ImageSet(torch.stack(images), [int(l) for l in labels], getattr(ds, 'classes', None))
 
 # %% ../nbs/00_data.ipynb #generator
 def generator(seed:int, # the run's seed, 0 or more
               purpose:str, # what the numbers are for, 'draws'
               step:int=0): # step, epoch or other index, 0 or more
-    "A `torch.Generator` on the CPU that depends on (seed, purpose, step) and nothing else; `ValueError` for a negative seed or step"
-    if seed < 0 or step < 0: raise ValueError(f'seed and step must be 0 or more, got seed {seed}, step {step}')
+    "A `torch.Generator` on the CPU that depends on (seed, purpose, step) and nothing else; `ValueError` for a seed or step that is no whole number or negative"
+    for part, value in (('seed', seed), ('step', step)):
+        if not isinstance(value, int) or value < 0: raise ValueError(f'{part} must be a whole number, 0 or more, got {value!r}')
     name = int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:8], 'little')
     word = np.random.SeedSequence([seed, name, step]).generate_state(1)[0]
     return torch.Generator().manual_seed(int(word))

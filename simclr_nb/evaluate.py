@@ -28,6 +28,7 @@ def embed(encoder, # views (n, 3, H, W) in 0..1 -> h (n, F)
     "h of all images as float32 (M, F) on the CPU; the encoder's mode is left as it was. `TypeError` for images of another kind, `ValueError` for none"
     pixels = images.images if isinstance(images, ImageSet) else images
     if not isinstance(pixels, torch.Tensor) or pixels.dtype != torch.uint8: raise TypeError(f'images must be an ImageSet or a uint8 tensor (M, 3, H, W), got {_got(images)}')
+    if pixels.ndim != 4: raise ValueError(f'images must have shape (M, 3, H, W), got {tuple(pixels.shape)}')
     if len(pixels) == 0: raise ValueError('images must hold at least one image, got none')
     if batch < 1: raise ValueError(f'batch must be at least 1, got {batch}')
     device = next((p.device for p in encoder.parameters()), pixels.device)
@@ -42,6 +43,7 @@ def _check_features(train_h, train_y, test_h, test_y):
     for name, h, y in (('train', train_h, train_y), ('test', test_h, test_y)):
         if y is None: raise ValueError(f'{name}_y is None: this measure needs labels')
         if h.ndim != 2 or len(h) == 0 or y.shape != h.shape[:1]: raise ValueError(f'{name}_h must be (M, F) and {name}_y (M,) with M > 0, got {tuple(h.shape)} and {tuple(y.shape)}')
+    if not (train_h.isfinite().all() and test_h.isfinite().all()): raise ValueError('train_h and test_h must be finite, and they hold NaN or infinity')
     if train_h.shape[1] != test_h.shape[1]: raise ValueError(f'train_h and test_h must have as many features: got {train_h.shape[1]} and {test_h.shape[1]}')
 
 # %% ../nbs/08_evaluate.ipynb #knn
@@ -53,12 +55,13 @@ def knn_accuracy(train_h, # (M, F) features
                  temperature:float=.1): # of the weights exp(cosine / temperature)
     "The part of the test images whose label the weighted vote of their `k` nearest neighbours gives, 0..1; `ValueError` if something does not fit"
     _check_features(train_h, train_y, test_h, test_y)
+    if not temperature > 0: raise ValueError(f'temperature must be above 0, got {temperature}')
     if not 1 <= k <= len(train_h): raise ValueError(f'k must lie in 1..{len(train_h)}, the number of training images, got {k}')
     classes = int(max(train_y.max(), test_y.max())) + 1
     a, correct = F.normalize(train_h, dim=1), 0
     for h, y in zip(test_h.split(500), test_y.split(500)): # 500 x M similarities at a time
         s, rows = (F.normalize(h, dim=1) @ a.T).topk(k, dim=1)
-        votes = torch.zeros(len(h), classes, dtype=s.dtype).scatter_add_(1, train_y[rows], ((s - 1) / temperature).exp())
+        votes = torch.zeros(len(h), classes, dtype=s.dtype).scatter_add_(1, train_y[rows], ((s - s[:, :1]) / temperature).exp()) # the nearest weighs 1
         correct += (votes.argmax(1) == y).sum().item()
     return correct / len(test_y)
 
@@ -68,7 +71,7 @@ def fit_logistic(h, # (M, F) features
                  y, # (M,) labels, int64
                  classes:int, # number of classes
                  l2:float): # lambda
-    "Weights (classes, F) and biases (classes,) at the optimum of the L2-penalised mean cross-entropy"
+    "Weights (classes, F) and biases (classes,) that minimise the L2-penalised mean cross-entropy, after at most 300 iterations of L-BFGS"
     W = torch.zeros(classes, h.shape[1], dtype=h.dtype, requires_grad=True)
     b = torch.zeros(classes, dtype=h.dtype, requires_grad=True)
     optimiser = torch.optim.LBFGS([W, b], max_iter=300, tolerance_grad=1e-5, history_size=10, line_search_fn='strong_wolfe')
@@ -85,7 +88,7 @@ def linear_probe(train_h, # (M, F) features
                  train_y, # (M,) labels, int64
                  test_h, # (T, F)
                  test_y, # (T,)
-                 penalties=(1e-4, 1e-3, 1e-2, 1e-1), # values of lambda to choose from
+                 penalties=(1e-3, 1e-2, 1e-1, 1.), # values of lambda to choose from
                  seed:int=0): # of the choice of held-out images
     "Test accuracy of a softmax regression on frozen features, 0..1; `ValueError` if something does not fit"
     _check_features(train_h, train_y, test_h, test_y)

@@ -20,13 +20,15 @@ class LARS(Optimizer):
     def __init__(self,
                  params, # parameters or groups of them, see `param_groups`
                  lr:float, # learning rate, the peak or the current one
-                 momentum:float=.9,
+                 momentum:float=.9, # part of the velocity that is kept
                  weight_decay:float=1e-6, # lambda, added to the gradient before its norm is taken
                  trust_coefficient=1e-3): # None: the group is not adapted
-        for name, value, ok in (('lr', lr, lr >= 0), ('momentum', momentum, 0 <= momentum < 1), ('weight_decay', weight_decay, weight_decay >= 0),
-                                ('trust_coefficient', trust_coefficient, trust_coefficient is None or trust_coefficient > 0)):
-            if not ok: raise ValueError(f'{name} out of range, got {value}; allowed: lr >= 0, 0 <= momentum < 1, weight_decay >= 0, trust_coefficient > 0 or None')
         super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay, trust_coefficient=trust_coefficient))
+        for group in self.param_groups:
+            c = group['trust_coefficient']
+            fits = dict(lr=group['lr'] >= 0, momentum=0 <= group['momentum'] < 1, weight_decay=group['weight_decay'] >= 0, trust_coefficient=c is None or c > 0)
+            for name, ok in fits.items():
+                if not ok: raise ValueError(f'{name} out of range, got {group[name]}; allowed: lr >= 0, 0 <= momentum < 1, weight_decay >= 0, trust_coefficient > 0 or None')
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -68,7 +70,7 @@ def peak_lr(lr:float, # base learning rate
 
 # %% ../nbs/04_lars.ipynb #warmup-cosine
 def warmup_cosine(step:int, # from 0
-                  total_steps:int,
+                  total_steps:int, # steps of the whole run
                   warmup_steps:int, # at most total_steps
                   peak:float): # learning rate at the end of the warmup
     "The learning rate of `step`: peak * step / warmup_steps, then peak * (1 + cos) / 2 down to 0 at `total_steps`; `ValueError` outside"

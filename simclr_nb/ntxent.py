@@ -28,6 +28,8 @@ def nt_xent_loops(z, # (2N, D) embeddings, rows i and i+N a pair
 
 # %% ../nbs/03_ntxent.ipynb #normalise
 def _unit(z): # rows to length 1; a zero row stays zero, and so does its gradient
+    largest = z.detach().abs().amax(1, keepdim=True)
+    z = z / largest.masked_fill(largest == 0, 1) # so that squares neither overflow nor vanish
     norm = z.norm(dim=1, keepdim=True)
     return z / norm.masked_fill(norm == 0, math.inf)
 
@@ -38,7 +40,7 @@ def nt_xent(z, # (2N, D) embeddings, not normalised, rows i and i+N a pair
     "NT-Xent (paper, equation 1) as the mean over 2N rows: a scalar, or `(scalar, {'top1', 'entropy'})`; `ValueError` or `TypeError` for other input"
     if not isinstance(z, torch.Tensor) or not z.is_floating_point(): raise TypeError(f'z must be a float tensor (2N, D), got {_got(z)}')
     if z.ndim != 2 or len(z) < 2 or len(z) % 2: raise ValueError(f'z must have shape (2N, D) with N at least 1, got {tuple(z.shape)}')
-    if not temperature > 0: raise ValueError(f'temperature must be above 0, got {temperature}')
+    if not 0 < temperature < math.inf: raise ValueError(f'temperature must be finite and above 0, got {temperature}')
     n = len(z)
     with full_precision(z.device):
         u = _unit(z if z.dtype == torch.float64 else z.float())
@@ -51,7 +53,7 @@ def nt_xent(z, # (2N, D) embeddings, not normalised, rows i and i+N a pair
         with torch.no_grad():
             log_p = (s - lse[:, None]).fill_diagonal_(0) # the diagonal's own term is removed from the sum below
             entropy = -(log_p.exp() * log_p).sum(1)
-            return loss, {'top1': (positive >= s.amax(1)).float().mean(), 'entropy': entropy.mean()}
+            return loss, {'top1': ((s >= positive[:, None]).sum(1) == 1).float().mean(), 'entropy': entropy.mean()} # a tie is no hit
 
 # %% ../nbs/03_ntxent.ipynb #chance
 def chance_loss(n:int): # N, images in the batch

@@ -22,7 +22,8 @@ from .data import atomic_path, generator, sample
 def make_norm(channels:int, # of the features to normalise
               norm='group', # 'group' or 'batch'
               groups:int=32): # wanted groups; gcd(groups, channels) are used
-    "A GroupNorm or BatchNorm layer for `channels` channels; `ValueError` for another norm"
+    "A GroupNorm or BatchNorm layer for `channels` channels; `ValueError` for another norm or no groups"
+    if groups < 1: raise ValueError(f'groups must be at least 1, got {groups}')
     if norm not in ('group', 'batch'): raise ValueError(f"norm must be 'group' or 'batch', got {norm!r}")
     return nn.GroupNorm(math.gcd(groups, channels), channels) if norm == 'group' else nn.BatchNorm2d(channels)
 
@@ -148,7 +149,7 @@ def resnet50(width:int=64, # channels of the first stage
 
 # %% ../nbs/02_resnet.ipynb #projection-head
 class ProjectionHead(nn.Sequential):
-    "g(h), an MLP: (n, in_features) -> z (n, out), not normalised; `ValueError` for fewer than 2 layers"
+    "g(h), an MLP: (n, in_features) -> z (n, out), not normalised; `ValueError` for fewer than 2 layers or 1 number"
     def __init__(self,
                  in_features:int, # the encoder's num_features
                  hidden:int=None, # width of the hidden layers; None: in_features
@@ -156,7 +157,10 @@ class ProjectionHead(nn.Sequential):
                  layers:int=2, # linear layers: 2 in the paper, 3 in SimCLRv2
                  norm:bool=False): # a LayerNorm before each ReLU
         if layers < 2: raise ValueError(f'layers must be at least 2, got {layers}')
-        hidden, parts, c = hidden or in_features, [], in_features
+        hidden = in_features if hidden is None else hidden
+        for name, n in (('in_features', in_features), ('hidden', hidden), ('out', out)):
+            if n < 1: raise ValueError(f'{name} must be at least 1, got {n}')
+        parts, c = [], in_features
         for _ in range(layers - 1):
             parts += [nn.Linear(c, hidden), *([nn.LayerNorm(hidden)] if norm else []), nn.ReLU()]
             c = hidden
@@ -187,11 +191,16 @@ def init_weights(model:nn.Module, # changed in place
     return model
 
 # %% ../nbs/02_resnet.ipynb #save-encoder
+def _two_files(path):
+    path = Path(path)
+    base = path.with_suffix('') if path.suffix in ('.safetensors', '.json') else path
+    return [base.with_name(base.name + suffix) for suffix in ('.safetensors', '.json')]
+
 def save_encoder(encoder:ResNet, # made by `resnet_tiny`, `resnet18`, ..
-                 path): # the file to make; .safetensors and .json are put in place of its suffix
+                 path): # the files to make, without their suffixes .safetensors and .json
     "Write weights and settings as `path`.safetensors and `path`.json; `FileExistsError` if one of them is there, `TypeError` for another module"
     if not hasattr(encoder, 'config'): raise TypeError(f'encoder must be made by resnet_tiny, resnet18, resnet34 or resnet50, got {type(encoder).__name__}')
-    weights, settings = Path(path).with_suffix('.safetensors'), Path(path).with_suffix('.json')
+    weights, settings = _two_files(path)
     for p in (weights, settings):
         if p.exists(): raise FileExistsError(f'{p} exists already and is left as it is; choose another name or move it away')
     with atomic_path(weights) as p: p.write_bytes(save({k: v.detach().cpu().contiguous() for k, v in encoder.state_dict().items()}))
@@ -200,7 +209,7 @@ def save_encoder(encoder:ResNet, # made by `resnet_tiny`, `resnet18`, ..
 # %% ../nbs/02_resnet.ipynb #load-encoder
 def load_encoder(path) -> ResNet: # the path given to `save_encoder`, with or without suffix
     "The encoder in eval mode; `FileNotFoundError` if a file is missing, `ValueError` if they are damaged or do not fit together"
-    weights, settings = Path(path).with_suffix('.safetensors'), Path(path).with_suffix('.json')
+    weights, settings = _two_files(path)
     for p in (weights, settings):
         if not p.is_file(): raise FileNotFoundError(f'{p} does not exist; an encoder is two files, {weights.name} and {settings.name}')
     try:

@@ -58,20 +58,39 @@ def check_readme():
 def requirement_names(text): return {re.split(r'[<>=!~\[]', r)[0].lower() for r in text.split()}
 
 
+def imported(text):
+    "Top-level names of the packages, neither Python's own nor ours, that some code imports"
+    names = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import): names |= {a.name for a in node.names}
+        if isinstance(node, ast.ImportFrom) and node.level == 0: names.add(node.module)
+    return {n.split('.')[0] for n in names} - set(sys.stdlib_module_names) - {'simclr_nb'}
+
+
 def check_requirements():
-    "Every package that the exported modules import is a requirement"
+    "What modules, notebooks and tools import is a requirement, and the commands of settings.ini exist"
     config = ConfigParser(delimiters=['='])
     config.read(root / 'settings.ini')
     needed, known = {'PIL': 'pillow'}, requirement_names(config['DEFAULT']['requirements'])
     problems = []
     for path in sorted((root / 'simclr_nb').glob('*.py')):
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
-            for top in {n.split('.')[0] for n in names} - set(sys.stdlib_module_names) - {'simclr_nb'}:
-                if needed.get(top, top).lower() not in known: problems.append(f'{path.name} imports {top}, which is not in the requirements of settings.ini')
+        for top in imported(path.read_text()):
+            if needed.get(top, top).lower() not in known: problems.append(f'{path.name} imports {top}, which is not in the requirements of settings.ini')
+    dev = known | requirement_names(config['DEFAULT']['dev_requirements'])
+    needed |= {'sklearn': 'scikit-learn', 'IPython': 'ipykernel', 'nbformat': 'nbconvert'} # the last two come with what is listed
+    sources = [(p.name, p.read_text()) for p in sorted((root / 'tools').glob('*.py'))]
+    for p in sorted((root / 'nbs').glob('*.ipynb')):
+        sources += [(p.name, ''.join(c['source'])) for c in json.loads(p.read_text())['cells'] if c['cell_type'] == 'code']
+    for name, text in sources:
+        for top in imported(text) - {'readme', 'check'}:
+            if needed.get(top, top).lower() not in dev: problems.append(f'{name} imports {top}, which is not in the requirements of settings.ini')
+    for line in config['DEFAULT']['console_scripts'].split():
+        module, function = line.split('=')[1].split(':')
+        status, said = run(sys.executable, '-c', f'from {module} import {function}', cwd=root, PYTHONPATH=str(root))
+        if status: problems.append(f'the command {line} does not exist: {said.strip().splitlines()[-1]}')
     status, said = run(sys.executable, '-m', 'pip', 'check', cwd=root)
-    ours = [l for l in said.splitlines() if l.startswith('simclr')]
-    return problems + ours
+    if status and not re.search(r'(requires|has requirement|supported)', said): problems.append(f'pip check could not run: {said.strip()[-200:]}')
+    return problems + [l for l in said.splitlines() if l.startswith('simclr')]
 
 
 def slug(heading): return re.sub(r'\s+', '-', re.sub(r'[^\w\s-]', '', re.sub(r'[`*$]', '', heading)).strip().lower())
@@ -90,22 +109,36 @@ def check_links():
         pages |= {root / n: [(root / n).read_text()] for n in ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md')}
         anchors = {p.name: {slug(h) for text in texts for h in re.findall(r'^#+ (.+)$', text, re.M)} for p, texts in pages.items()}
         for page, texts in pages.items():
-            for link in re.findall(r'\]\(([^)\s]+)\)', '\n'.join(texts)):
+            whole = '\n'.join(texts)
+            for link in re.findall(r'\]\(([^)\s]+)(?:\s+"[^"]*")?\)', whole) + re.findall(r'(?:href|src)="([^"]+)"', whole):
                 if re.match(r'\w+:', link): continue
                 target, _, anchor = link.partition('#')
                 name = Path(target).name if target else page.name
-                if target and not ((page.parent / target).exists() or (page.parent == root and (root / target).exists())): problems.append(f'{page.name}: no such file: {link}')
+                if page.parent == made and '/' in target: problems.append(f'{page.name}: a link out of the site: {link}')
+                elif target and not ((page.parent / target).exists() or (page.parent == root and (root / target).exists())): problems.append(f'{page.name}: no such file: {link}')
                 elif anchor and anchor not in anchors.get(name, ()): problems.append(f'{page.name}: no such heading: {link}')
         listed = set(re.findall(r'[\w]+\.ipynb', (root / '_quarto.yml').read_text()))
         problems += [f'_quarto.yml: {n} is {what}' for n, what in [(n, 'not in the sidebar') for n in {p.name for p in (root / 'nbs').glob('*.ipynb')} - listed] + [(n, 'not there') for n in listed if not (root / 'nbs' / n).exists()]]
         return problems
 
 
+def shows(source):
+    "Whether a cell leaves something to see: it ends in a value that is no call, or prints or draws outside a function"
+    if re.search(r'^#\|\s*(export|hide)', source, re.M): return False
+    body = ast.parse(source).body
+    value = body and isinstance(body[-1], ast.Expr) and not isinstance(body[-1].value, ast.Call)
+    calls = {ast.unparse(n.func) for s in body if not isinstance(s, (ast.FunctionDef, ast.ClassDef)) for n in ast.walk(s) if isinstance(n, ast.Call)}
+    return bool(value or calls & {'print', 'plt.subplots'})
+
+
 def check_outputs():
-    "Stored outputs are fit to show: no errors, warnings, escape codes or local paths, and every cell that should have run has run"
+    "Every cell is run, those that end in a value, a print or a plot show it, and no output holds an error, a warning, escape codes or a local path"
     problems = []
     for p in sorted((root / 'nbs').glob('*.ipynb')):
         for c in json.loads(p.read_text())['cells']:
+            source = ''.join(c['source'])
+            if re.search(r'^#\|\s*(eval:\s*false|skip|notest)', source, re.M): problems.append(f'{p.name} cell {c["id"]} is not run')
+            if c['cell_type'] == 'code' and shows(source) and not c['outputs']: problems.append(f'{p.name} cell {c["id"]} should show something, and its output is missing')
             for o in c.get('outputs', []):
                 text = ''.join(o.get('text', o.get('data', {}).get('text/plain', '')))
                 for what, found in (('an error', o['output_type'] == 'error'), ('a message on stderr', o.get('name') == 'stderr'), ('escape codes', '\x1b[' in text),
