@@ -142,7 +142,7 @@ def check_outputs():
             for o in c.get('outputs', []):
                 text = ''.join(o.get('text', o.get('data', {}).get('text/plain', '')))
                 for what, found in (('an error', o['output_type'] == 'error'), ('a message on stderr', o.get('name') == 'stderr'), ('escape codes', '\x1b[' in text),
-                                    ('a local path', re.search(r'(/home/|/root/|/tmp/|/work/|C:\\Users)', text))):
+                                    ('a local path', re.search(rf'({re.escape(str(root))}|/home/|/root/|/tmp/|C:\\Users)', text))):
                     if found: problems.append(f'{p.name} cell {c["id"]}: a stored output holds {what}: {text[:80]!r}')
     return problems
 
