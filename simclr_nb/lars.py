@@ -9,12 +9,42 @@ __all__ = ['LARS', 'param_groups', 'peak_lr', 'warmup_cosine']
 import math
 
 import torch
+from fastcore.basics import patch
+from torch import nn
 from torch.optim import Optimizer
 
 from .data import generator
 from .resnet import ProjectionHead, SimCLR, init_weights, resnet_tiny
 
+# %% ../nbs/04_lars.ipynb #trust-ratio
+def _trust_ratio(w_norm, g_norm, coefficient): # 1 where a norm is zero
+    return torch.where((w_norm > 0) & (g_norm > 0), coefficient * w_norm / g_norm, torch.ones_like(g_norm))
+
+def _momentum_step(ws, gs, vs, group): # not adapted: SGD with momentum, the learning rate inside the velocity
+    if not ws: return
+    torch._foreach_mul_(vs, group['momentum'])
+    torch._foreach_add_(vs, gs, alpha=group['lr'])
+    if group['weight_decay']: torch._foreach_add_(vs, ws, alpha=group['lr'] * group['weight_decay'])
+    torch._foreach_sub_(ws, vs)
+
+def _foreach_step(ws, gs, vs, group):
+    if not ws: return
+    decayed = torch._foreach_mul(ws, group['weight_decay']) # new tensors: `.grad` stays as it is
+    torch._foreach_add_(decayed, gs)
+    for g, w_norm, g_norm in zip(decayed, torch._foreach_norm(ws), torch._foreach_norm(decayed)):
+        g.mul_(_trust_ratio(w_norm, g_norm, group['trust_coefficient']))
+    torch._foreach_mul_(vs, group['momentum'])
+    torch._foreach_add_(vs, decayed, alpha=group['lr'])
+    torch._foreach_sub_(ws, vs)
+
 # %% ../nbs/04_lars.ipynb #lars
+def _check_groups(groups):
+    for group in groups:
+        c = group['trust_coefficient']
+        fits = dict(lr=0 <= group['lr'] < math.inf, momentum=0 <= group['momentum'] < 1, weight_decay=0 <= group['weight_decay'] < math.inf, trust_coefficient=c is None or 0 < c < math.inf)
+        for name, ok in fits.items():
+            if not ok: raise ValueError(f'{name} out of range, got {group[name]}; allowed: lr >= 0, 0 <= momentum < 1, weight_decay >= 0, trust_coefficient > 0 or None')
+
 class LARS(Optimizer):
     "LARS as in the code of the SimCLR paper: momentum with a step length per tensor; `ValueError` for a setting out of range"
     def __init__(self,
@@ -22,49 +52,65 @@ class LARS(Optimizer):
                  lr:float, # learning rate, the peak or the current one
                  momentum:float=.9, # part of the velocity that is kept
                  weight_decay:float=1e-6, # lambda, added to the gradient before its norm is taken
-                 trust_coefficient=1e-3): # None: the group is not adapted
-        super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay, trust_coefficient=trust_coefficient))
-        for group in self.param_groups:
-            c = group['trust_coefficient']
-            fits = dict(lr=group['lr'] >= 0, momentum=0 <= group['momentum'] < 1, weight_decay=group['weight_decay'] >= 0, trust_coefficient=c is None or c > 0)
-            for name, ok in fits.items():
-                if not ok: raise ValueError(f'{name} out of range, got {group[name]}; allowed: lr >= 0, 0 <= momentum < 1, weight_decay >= 0, trust_coefficient > 0 or None')
+                 trust_coefficient=1e-3, # None: the group is not adapted
+                 foreach:bool=None): # one kernel for many tensors; None: on a GPU, where starting kernels is what costs
+        super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay, trust_coefficient=trust_coefficient, foreach=foreach))
+
+    def add_param_group(self, group):
+        "Add parameters with settings of their own; `ValueError` for a setting out of range"
+        super().add_param_group(group)
+        _check_groups(self.param_groups[-1:])
 
     @torch.no_grad()
     def step(self, closure=None):
-        "One update of every parameter that has a gradient; `.grad` is left as it is. Returns the closure's loss, if there is one"
+        "One update of every parameter that has a gradient; `.grad` is left as it is. Returns the closure's loss, if there is one; `RuntimeError` for a sparse gradient"
         loss = None
         if closure is not None:
             with torch.enable_grad(): loss = closure()
         for group in self.param_groups:
-            for w in group['params']:
-                if w.grad is not None: self._update(w, group)
+            ws = [w for w in group['params'] if w.grad is not None]
+            if any(w.grad.is_sparse for w in ws): raise RuntimeError('LARS needs dense gradients, got a sparse one')
+            for w in ws:
+                if 'velocity' not in self.state[w]: self.state[w]['velocity'] = torch.zeros_like(w)
+            gs, vs = [w.grad for w in ws], [self.state[w]['velocity'] for w in ws]
+            foreach = any(w.is_cuda for w in ws) if group['foreach'] is None else group['foreach']
+            if group['trust_coefficient'] is None: _momentum_step(ws, gs, vs, group)
+            elif foreach: _foreach_step(ws, gs, vs, group)
+            else: self._tensor_step(ws, gs, vs, group)
         return loss
 
-    def _update(self, w, group):
-        g = w.grad.add(w, alpha=group['weight_decay'])
-        if group['trust_coefficient'] is not None:
-            w_norm, g_norm = w.norm(), g.norm()
-            trust = group['trust_coefficient'] * w_norm / g_norm
-            g = g * torch.where((w_norm > 0) & (g_norm > 0), trust, torch.ones_like(trust)) # stays on the device: nothing waits
-        state = self.state[w]
-        if 'velocity' not in state: state['velocity'] = torch.zeros_like(w)
-        state['velocity'].mul_(group['momentum']).add_(g, alpha=group['lr'])
-        w.sub_(state['velocity'])
+# %% ../nbs/04_lars.ipynb #tensor-step
+@patch
+def _tensor_step(self:LARS, ws, gs, vs, group):
+    scratch = self.__dict__.setdefault('_scratch', {}) # per dtype and device; not part of `state_dict`
+    for w, g, v in zip(ws, gs, vs):
+        room = scratch.get((w.dtype, w.device))
+        if room is None or room.numel() < w.numel(): room = scratch[w.dtype, w.device] = torch.empty(max(x.numel() for x in ws), dtype=w.dtype, device=w.device)
+        g = torch.mul(w, group['weight_decay'], out=room[:w.numel()].view_as(w)).add_(g)
+        trust = _trust_ratio(torch.linalg.vector_norm(w), torch.linalg.vector_norm(g), group['trust_coefficient'])
+        v.mul_(group['momentum']).addcmul_(g, group['lr'] * trust)
+        w.sub_(v)
 
 # %% ../nbs/04_lars.ipynb #param-groups
+_NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm, nn.modules.batchnorm._NormBase) # the last: BatchNorm, InstanceNorm, SyncBatchNorm
+
 def param_groups(model, # any module
                  weight_decay:float=1e-6): # for the adapted tensors
-    "Two groups for `LARS`: weights, decayed and adapted; and vectors (norm scales and shifts, biases), neither. Frozen parameters are in neither"
+    "Two groups for `LARS`: weights, decayed and adapted; and biases and all parameters of norms, neither. Frozen parameters are in neither; `ValueError` for a negative decay or if nothing can be trained"
+    if not 0 <= weight_decay < math.inf: raise ValueError(f'weight_decay must be finite and 0 or more, got {weight_decay}')
+    plain = {id(p) for m in model.modules() for name, p in m.named_parameters(recurse=False) if isinstance(m, _NORMS) or name.split('_')[0] == 'bias' or p.ndim < 2}
     trained = [p for p in model.parameters() if p.requires_grad]
-    return [dict(params=[p for p in trained if p.ndim > 1], weight_decay=weight_decay),
-            dict(params=[p for p in trained if p.ndim <= 1], weight_decay=0., trust_coefficient=None)]
+    if not trained: raise ValueError('model must have parameters that require a gradient, got none')
+    return [dict(params=[p for p in trained if id(p) not in plain], weight_decay=weight_decay),
+            dict(params=[p for p in trained if id(p) in plain], weight_decay=0., trust_coefficient=None)]
 
 # %% ../nbs/04_lars.ipynb #peak-lr
 def peak_lr(lr:float, # base learning rate
             batch:int, # N, images in the whole batch
             rule='linear'): # 'linear': lr * N / 256; 'sqrt': lr * sqrt(N)
-    "The learning rate at the end of the warmup (paper, Appendix B.1); `ValueError` for another rule"
+    "The learning rate at the end of the warmup (paper, Appendix B.1); `ValueError` for another rule or a setting out of range"
+    if not 0 <= lr < math.inf: raise ValueError(f'lr must be finite and 0 or more, got {lr}')
+    if batch < 1: raise ValueError(f'batch must be at least 1 image, got {batch}')
     if rule not in ('linear', 'sqrt'): raise ValueError(f"rule must be 'linear' or 'sqrt', got {rule!r}")
     return lr * batch / 256 if rule == 'linear' else lr * math.sqrt(batch)
 

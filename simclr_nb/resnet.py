@@ -23,12 +23,21 @@ def make_norm(channels:int, # of the features to normalise
               norm='group', # 'group' or 'batch'
               groups:int=32): # wanted groups; gcd(groups, channels) are used
     "A GroupNorm or BatchNorm layer for `channels` channels; `ValueError` for another norm or no groups"
+    if channels < 1: raise ValueError(f'channels must be at least 1, got {channels}')
     if groups < 1: raise ValueError(f'groups must be at least 1, got {groups}')
     if norm not in ('group', 'batch'): raise ValueError(f"norm must be 'group' or 'batch', got {norm!r}")
     return nn.GroupNorm(math.gcd(groups, channels), channels) if norm == 'group' else nn.BatchNorm2d(channels)
 
 # %% ../nbs/02_resnet.ipynb #conv
-def _conv(c_in, c_out, k, stride=1): return nn.Conv2d(c_in, c_out, k, stride, padding=k // 2, bias=False)
+class _StridedPointwise(nn.Conv2d): # a 1x1 convolution with a stride
+    def forward(self, x):
+        if x.device.type != 'cpu': return super().forward(x)
+        rows, columns = self.stride
+        return F.conv2d(x[:, :, ::rows, ::columns], self.weight)
+
+def _conv(c_in, c_out, k, stride=1):
+    kind = _StridedPointwise if k == 1 and stride > 1 else nn.Conv2d
+    return kind(c_in, c_out, k, stride, padding=k // 2, bias=False)
 
 def _shortcut(c_in, c_out, stride, make_norm):
     return nn.Sequential(_conv(c_in, c_out, 1, stride), make_norm(c_out)) if stride != 1 or c_in != c_out else None
@@ -48,9 +57,9 @@ class BasicBlock(nn.Module):
         self.downsample = _shortcut(c_in, c, stride, make_norm)
 
     def forward(self, x):
-        y = F.relu(self.bn1(self.conv1(x)))
+        y = F.relu_(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
-        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+        return F.relu_(y.add_(x if self.downsample is None else self.downsample(x)))
 
 # %% ../nbs/02_resnet.ipynb #bottleneck
 class Bottleneck(nn.Module):
@@ -68,10 +77,10 @@ class Bottleneck(nn.Module):
         self.downsample = _shortcut(c_in, 4 * c, stride, make_norm)
 
     def forward(self, x):
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = F.relu(self.bn2(self.conv2(y)))
+        y = F.relu_(self.bn1(self.conv1(x)))
+        y = F.relu_(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
-        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+        return F.relu_(y.add_(x if self.downsample is None else self.downsample(x)))
 
 # %% ../nbs/02_resnet.ipynb #resnet
 class ResNet(nn.Module):
@@ -82,7 +91,8 @@ class ResNet(nn.Module):
                  width:int=64, # channels of the first stage
                  norm='group', # 'group' or 'batch'
                  groups:int=32, # of GroupNorm
-                 stem='cifar'): # 'cifar': 3x3, stride 1; 'imagenet': 7x7, stride 2, and a max-pool
+                 stem='cifar', # 'cifar': 3x3, stride 1; 'imagenet': 7x7, stride 2, and a max-pool
+                 zero_init:bool=False): # the last norm's scale of every block starts at zero
         super().__init__()
         if not isinstance(width, int) or width < 1: raise ValueError(f'width must be a whole number of channels, at least 1, got {width!r}')
         if stem not in ('cifar', 'imagenet'): raise ValueError(f"stem must be 'cifar' or 'imagenet', got {stem!r}")
@@ -97,10 +107,17 @@ class ResNet(nn.Module):
                 stage.append(block(c_in, c, 2 if k and j == 0 else 1, norm_layer))
                 c_in = c * block.expansion
             setattr(self, f'layer{k + 1}', nn.Sequential(*stage))
-        self.num_features = c_in
+        self.num_features, self.zero_init = c_in, zero_init
+        self._zero_scales()
+
+    def _zero_scales(self):
+        for m in self.modules() if self.zero_init else ():
+            if isinstance(m, (BasicBlock, Bottleneck)): nn.init.zeros_((m.bn3 if isinstance(m, Bottleneck) else m.bn2).weight)
 
     def forward(self, x):
-        x = self.maxpool(F.relu(self.bn1(self.conv1(x))))
+        if x.ndim != 4 or x.shape[1] != 3: raise ValueError(f'views must have shape (n, 3, H, W), got {tuple(x.shape)}')
+        if not x.is_floating_point(): raise TypeError(f'views must be floats in 0..1, got {x.dtype}; divide uint8 images by 255')
+        x = self.maxpool(F.relu_(self.bn1(self.conv1(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return x.mean((2, 3)) # (n, num_features)
 
@@ -108,10 +125,10 @@ class ResNet(nn.Module):
 _ARCHITECTURES = {'tiny': (BasicBlock, (1, 1, 1, 1), 16), 'resnet18': (BasicBlock, (2, 2, 2, 2), 64),
                   'resnet34': (BasicBlock, (3, 4, 6, 3), 64), 'resnet50': (Bottleneck, (3, 4, 6, 3), 64)}
 
-def _build(name, width=None, norm='group', groups=32, stem='cifar'):
+def _build(name, width=None, norm='group', groups=32, stem='cifar', zero_init=False):
     block, layers, default = _ARCHITECTURES[name]
     width = default if width is None else width
-    net = ResNet(block, layers, width, norm, groups, stem)
+    net = ResNet(block, layers, width, norm, groups, stem, zero_init)
     net.config = dict(architecture=name, width=width, norm=norm, groups=groups, stem=stem) # what `save_encoder` writes
     return net
 
@@ -119,33 +136,37 @@ def _build(name, width=None, norm='group', groups=32, stem='cifar'):
 def resnet_tiny(width:int=16, # channels of the first stage
                 norm='group', # 'group' or 'batch'
                 groups:int=32, # of GroupNorm
-                stem='cifar'): # 'cifar' or 'imagenet'
+                stem='cifar', # 'cifar' or 'imagenet'
+                zero_init:bool=False): # the last norm's scale of every block starts at zero
     "One basic block a stage; `num_features` is 8 * width"
-    return _build('tiny', width, norm, groups, stem)
+    return _build('tiny', width, norm, groups, stem, zero_init)
 
 # %% ../nbs/02_resnet.ipynb #resnet18
 def resnet18(width:int=64, # channels of the first stage
              norm='group', # 'group' or 'batch'
              groups:int=32, # of GroupNorm
-             stem='cifar'): # 'cifar' or 'imagenet'
+             stem='cifar', # 'cifar' or 'imagenet'
+             zero_init:bool=False): # the last norm's scale of every block starts at zero
     "ResNet-18 (He et al. 2015, Table 1); `num_features` is 8 * width"
-    return _build('resnet18', width, norm, groups, stem)
+    return _build('resnet18', width, norm, groups, stem, zero_init)
 
 # %% ../nbs/02_resnet.ipynb #resnet34
 def resnet34(width:int=64, # channels of the first stage
              norm='group', # 'group' or 'batch'
              groups:int=32, # of GroupNorm
-             stem='cifar'): # 'cifar' or 'imagenet'
+             stem='cifar', # 'cifar' or 'imagenet'
+             zero_init:bool=False): # the last norm's scale of every block starts at zero
     "ResNet-34 (He et al. 2015, Table 1); `num_features` is 8 * width"
-    return _build('resnet34', width, norm, groups, stem)
+    return _build('resnet34', width, norm, groups, stem, zero_init)
 
 # %% ../nbs/02_resnet.ipynb #resnet50
 def resnet50(width:int=64, # channels of the first stage
              norm='group', # 'group' or 'batch'
              groups:int=32, # of GroupNorm
-             stem='cifar'): # 'cifar' or 'imagenet'
+             stem='cifar', # 'cifar' or 'imagenet'
+             zero_init:bool=False): # the last norm's scale of every block starts at zero
     "ResNet-50 (He et al. 2015, Table 1), stride on the 3x3; `num_features` is 32 * width"
-    return _build('resnet50', width, norm, groups, stem)
+    return _build('resnet50', width, norm, groups, stem, zero_init)
 
 # %% ../nbs/02_resnet.ipynb #projection-head
 class ProjectionHead(nn.Sequential):
@@ -181,13 +202,16 @@ class SimCLR(nn.Module):
 @torch.no_grad()
 def init_weights(model:nn.Module, # changed in place
                  generator): # a CPU `torch.Generator`
-    "Draw all weights of `model` anew from `generator`; returns the model"
+    "Draw all weights of `model` anew from `generator`; returns the model. `ValueError` for a generator elsewhere"
+    if generator.device.type != 'cpu': raise ValueError(f'generator must be on the CPU, so that all devices start alike, got one on {generator.device}')
     for m in model.modules():
         if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, mode='fan_out', nonlinearity='relu', generator=generator)
         elif isinstance(m, nn.Linear):
             bound = m.in_features**-.5
             for p in (m.weight, m.bias): p.uniform_(-bound, bound, generator=generator)
         elif isinstance(m, (nn.GroupNorm, nn.BatchNorm2d, nn.LayerNorm)): m.reset_parameters()
+    for m in model.modules():
+        if isinstance(m, ResNet): m._zero_scales()
     return model
 
 # %% ../nbs/02_resnet.ipynb #save-encoder
