@@ -3,12 +3,13 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 $(if $(PYTHON),,$(error needs Python 3.11 or newer; none was found: make PYTHON=/path/to/python ...))
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help pretrain test breaks lab docs readme clean
+.PHONY: help pretrain test breaks bench lab docs readme clean
 
 help:
 	@echo 'make pretrain   learn from the bundled CIFAR-10 sample and print a table (some minutes)'
 	@echo 'make test       notebooks clean, package exported, notebooks run, README and links right'
 	@echo 'make breaks     break each of those things on a copy and show the check that catches it'
+	@echo 'make bench      the parts beside other libraries: speed, memory, equality (half an hour)'
 	@echo 'make lab        open the notebooks in JupyterLab'
 	@echo 'make docs       build the site into _docs (needs quarto)'
 	@echo 'make readme     make README.md from nbs/index.ipynb'
@@ -28,6 +29,11 @@ help:
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch .venv/run.done $@
 
+.venv/bench.done: settings.ini setup.py | .venv/bin/pip
+	@echo 'installing into .venv the libraries to compare with'
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@touch .venv/run.done $@
+
 pretrain: .venv/run.done
 	.venv/bin/simclr_pretrain
 
@@ -36,6 +42,9 @@ test: .venv/dev.done
 
 breaks: .venv/dev.done
 	.venv/bin/python tools/breaks.py
+
+bench: .venv/bench.done
+	.venv/bin/python bench/parts.py
 
 lab: .venv/dev.done
 	.venv/bin/jupyter lab nbs

@@ -20,8 +20,9 @@ def resize_matrix(start, # (n,) first row of each crop, pixels
                   length, # (n,) its number of rows, pixels
                   full:int, # rows of the input
                   size:int): # rows of the output
-    "The (n, size, full) matrices that cut rows `start` to `start + length` and stretch them to `size`, bilinear and antialiased; `ValueError` for crops outside the input"
+    "The (n, size, full) matrices that cut rows `start` to `start + length` and stretch them to `size`, bilinear and antialiased; `ValueError` for other shapes, an empty crop or no output"
     if start.ndim != 1 or start.shape != length.shape: raise ValueError(f'start and length must both have shape (n,), got {tuple(start.shape)} and {tuple(length.shape)}')
+    if start.device.type == 'cpu' and not (length > 0).all(): raise ValueError(f'length must be above 0 pixels, got {length.min():g}') # on a GPU asking would mean waiting
     if size < 1: raise ValueError(f'size must be at least 1 row, got {size}')
     start, length = start[:, None, None], length[:, None, None]
     scale = length / size
@@ -40,7 +41,8 @@ def _separable(Ry, x, Rx): # (n, S, H), (n, 3, H, W), (n, S, W) -> Ry x Rx^T for
 
 # %% ../nbs/01_augment.ipynb #mixtures
 def greyscale(x): # (n, 3, H, W), 0..1
-    "The grey level of each pixel, (n, 1, H, W), with torchvision's weights"
+    "The grey level of each pixel, (n, 1, H, W), with torchvision's weights; `ValueError` for another shape"
+    if x.ndim != 4 or x.shape[1] != 3: raise ValueError(f'x must have shape (n, 3, H, W), got {tuple(x.shape)}')
     return (.2989 * x[:, :1]).add_(x[:, 1:2], alpha=.587).add_(x[:, 2:], alpha=.114)
 
 def _mix(x, f, op): # x in place; f (n,) factors, op (n,): 0 brightness, 1 contrast, 2 saturation, another leaves the image

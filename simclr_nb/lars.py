@@ -96,7 +96,8 @@ _NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm, nn.modul
 
 def param_groups(model, # any module
                  weight_decay:float=1e-6): # for the adapted tensors
-    "Two groups for `LARS`: weights, decayed and adapted; and biases and all parameters of norms, neither. Frozen parameters are in neither; `ValueError` for a negative decay or if nothing can be trained"
+    "Two groups for `LARS`: weights, decayed and adapted; and biases and all parameters of norms, neither. Frozen parameters are in neither; `TypeError` for no module, `ValueError` for a negative decay or if nothing can be trained"
+    if not isinstance(model, nn.Module): raise TypeError(f'model must be a module, got {type(model).__name__}')
     if not 0 <= weight_decay < math.inf: raise ValueError(f'weight_decay must be finite and 0 or more, got {weight_decay}')
     plain = {id(p) for m in model.modules() for name, p in m.named_parameters(recurse=False) if isinstance(m, _NORMS) or name.split('_')[0] == 'bias' or p.ndim < 2}
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -120,6 +121,7 @@ def warmup_cosine(step:int, # from 0
                   warmup_steps:int, # at most total_steps
                   peak:float): # learning rate at the end of the warmup
     "The learning rate of `step`: peak * step / warmup_steps, then peak * (1 + cos) / 2 down to 0 at `total_steps`; `ValueError` outside"
+    if not 0 <= peak < math.inf: raise ValueError(f'peak must be finite and 0 or more, got {peak}')
     if not 0 <= warmup_steps <= total_steps: raise ValueError(f'warmup_steps must lie in 0..{total_steps}, got {warmup_steps}')
     if not 0 <= step <= total_steps: raise ValueError(f'step must lie in 0..{total_steps}, got {step}')
     if step < warmup_steps: return peak * step / warmup_steps

@@ -15,10 +15,19 @@ from torch.autograd.function import once_differentiable
 from .augment import full_precision
 from .data import _got, generator
 
+# %% ../nbs/03_ntxent.ipynb #check-loss
+def _check_loss(z, temperature, tile=1):
+    if not isinstance(z, torch.Tensor) or not z.is_floating_point(): raise TypeError(f'z must be a float tensor (2N, D), got {_got(z)}')
+    if z.ndim != 2 or len(z) < 2 or len(z) % 2 or z.shape[1] < 1: raise ValueError(f'z must have shape (2N, D) with N and D at least 1, got {tuple(z.shape)}')
+    if not isinstance(temperature, Real): raise TypeError(f'temperature must be a number, got {_got(temperature)}')
+    if not 0 < temperature < math.inf: raise ValueError(f'temperature must be finite and above 0, got {temperature}')
+    if not isinstance(tile, int) or tile < 1: raise ValueError(f'tile must be None or a whole number of rows, at least 1, got {tile!r}')
+
 # %% ../nbs/03_ntxent.ipynb #loops
 def nt_xent_loops(z, # (2N, D) embeddings, rows i and i+N a pair
                   temperature=.5): # tau
-    "NT-Xent as the loops of Algorithm 1; a scalar. The slow oracle for `nt_xent`"
+    "NT-Xent as the loops of Algorithm 1; a scalar. The slow oracle for `nt_xent`; `ValueError` or `TypeError` for other input"
+    _check_loss(z, temperature)
     n = len(z)
     total = 0.
     for i in range(n):
@@ -90,13 +99,6 @@ class _Tiled(torch.autograd.Function):
     def backward(ctx, grad, *_): return ctx.saved_tensors[0] * grad, None, None, None
 
 # %% ../nbs/03_ntxent.ipynb #nt-xent
-def _check_loss(z, temperature, tile):
-    if not isinstance(z, torch.Tensor) or not z.is_floating_point(): raise TypeError(f'z must be a float tensor (2N, D), got {_got(z)}')
-    if z.ndim != 2 or len(z) < 2 or len(z) % 2 or z.shape[1] < 1: raise ValueError(f'z must have shape (2N, D) with N and D at least 1, got {tuple(z.shape)}')
-    if not isinstance(temperature, Real): raise TypeError(f'temperature must be a number, got {_got(temperature)}')
-    if not 0 < temperature < math.inf: raise ValueError(f'temperature must be finite and above 0, got {temperature}')
-    if not isinstance(tile, int) or tile < 1: raise ValueError(f'tile must be None or a whole number of rows, at least 1, got {tile!r}')
-
 def nt_xent(z, # (2N, D) embeddings, not normalised, rows i and i+N a pair
             temperature:float=.5, # tau
             tile:int=None, # rows of the (2N, 2N) similarities held at a time; None: 256, on a GPU 2048
@@ -118,5 +120,6 @@ def nt_xent(z, # (2N, D) embeddings, not normalised, rows i and i+N a pair
 
 # %% ../nbs/03_ntxent.ipynb #chance
 def chance_loss(n:int): # N, images in the batch
-    "ln(2N - 1): the loss of an encoder that cannot tell views apart"
+    "ln(2N - 1): the loss of an encoder that cannot tell views apart; `ValueError` for no image"
+    if n < 1: raise ValueError(f'n must be at least 1 image, got {n}')
     return math.log(2 * n - 1)

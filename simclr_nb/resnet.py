@@ -23,8 +23,8 @@ def make_norm(channels:int, # of the features to normalise
               norm='group', # 'group' or 'batch'
               groups:int=32): # wanted groups; gcd(groups, channels) are used
     "A GroupNorm or BatchNorm layer for `channels` channels; `ValueError` for another norm or no groups"
-    if channels < 1: raise ValueError(f'channels must be at least 1, got {channels}')
-    if groups < 1: raise ValueError(f'groups must be at least 1, got {groups}')
+    for name, n in (('channels', channels), ('groups', groups)):
+        if not isinstance(n, int) or n < 1: raise ValueError(f'{name} must be a whole number, at least 1, got {n!r}')
     if norm not in ('group', 'batch'): raise ValueError(f"norm must be 'group' or 'batch', got {norm!r}")
     return nn.GroupNorm(math.gcd(groups, channels), channels) if norm == 'group' else nn.BatchNorm2d(channels)
 
@@ -177,10 +177,10 @@ class ProjectionHead(nn.Sequential):
                  out:int=128, # numbers per embedding
                  layers:int=2, # linear layers: 2 in the paper, 3 in SimCLRv2
                  norm:bool=False): # a LayerNorm before each ReLU
-        if layers < 2: raise ValueError(f'layers must be at least 2, got {layers}')
+        if not isinstance(layers, int) or layers < 2: raise ValueError(f'layers must be a whole number, at least 2, got {layers!r}')
         hidden = in_features if hidden is None else hidden
         for name, n in (('in_features', in_features), ('hidden', hidden), ('out', out)):
-            if n < 1: raise ValueError(f'{name} must be at least 1, got {n}')
+            if not isinstance(n, int) or n < 1: raise ValueError(f'{name} must be a whole number, at least 1, got {n!r}')
         parts, c = [], in_features
         for _ in range(layers - 1):
             parts += [nn.Linear(c, hidden), *([nn.LayerNorm(hidden)] if norm else []), nn.ReLU()]

@@ -44,6 +44,7 @@ BREAKS = ( # name, check that must catch it, what to do to a copy of the project
     ('a page the docs build cannot read', 'links', lambda d: (d / 'nbs/04_lars.ipynb').write_text('{"cells": [')),
     ('a missing dependency', 'requirements', lambda d: edit(d / 'settings.ini', ' safetensors>=0.4', '')),
     ('a missing dependency of the tests', 'requirements', lambda d: edit(d / 'settings.ini', ' hypothesis>=6', '')),
+    ('a missing dependency of the benchmark', 'requirements', lambda d: edit(d / 'settings.ini', ' kornia>=0.8', '')),
     ('a command that does not exist', 'requirements', lambda d: edit(d / 'settings.ini', 'cli:simclr_data', 'cli:simclr_dat')),
     ('a picture that was not stored', 'outputs', lambda d: cells(d / 'nbs/04_lars.ipynb', lambda cs: source(cs, 'warmup-cosine-plot').update(outputs=[]))),
     ('a cell that is never run', 'outputs', lambda d: cells(d / 'nbs/04_lars.ipynb', lambda cs: source(cs, 'by-hand')['source'].insert(0, '#| eval: false\n'))),

@@ -55,7 +55,7 @@ def check_readme():
     return [] if (root / 'README.md').read_text() == readme_text() else ['README.md is not what nbs/index.ipynb makes; run `make readme`']
 
 
-def requirement_names(text): return {re.split(r'[<>=!~\[]', r)[0].lower() for r in text.split()}
+def requirement_names(text): return {re.split(r'[<>=!~\[]', r)[0].lower().replace('-', '_') for r in text.split()}
 
 
 def imported(text):
@@ -76,14 +76,15 @@ def check_requirements():
     for path in sorted((root / 'simclr_nb').glob('*.py')):
         for top in imported(path.read_text()):
             if needed.get(top, top).lower() not in known: problems.append(f'{path.name} imports {top}, which is not in the requirements of settings.ini')
+    bench = known | requirement_names(config['DEFAULT']['bench_requirements'])
     dev = known | requirement_names(config['DEFAULT']['dev_requirements'])
-    needed |= {'sklearn': 'scikit-learn', 'IPython': 'ipykernel', 'nbformat': 'nbconvert'} # the last two come with what is listed
-    sources = [(p.name, p.read_text()) for p in sorted((root / 'tools').glob('*.py'))]
+    needed |= {'sklearn': 'scikit_learn', 'IPython': 'ipykernel', 'nbformat': 'nbconvert'} # the last two come with what is listed
+    sources = [(p.name, p.read_text()) for p in sorted((root / 'tools').glob('*.py'))] + [(f'bench/{p.name}', p.read_text()) for p in sorted((root / 'bench').glob('*.py'))]
     for p in sorted((root / 'nbs').glob('*.ipynb')):
         sources += [(p.name, ''.join(c['source'])) for c in json.loads(p.read_text())['cells'] if c['cell_type'] == 'code']
     for name, text in sources:
         for top in imported(text) - {'readme', 'check'}:
-            if needed.get(top, top).lower() not in dev: problems.append(f'{name} imports {top}, which is not in the requirements of settings.ini')
+            if needed.get(top, top).lower() not in (bench if name.startswith('bench/') else dev): problems.append(f'{name} imports {top}, which is not in the requirements of settings.ini')
     for line in config['DEFAULT']['console_scripts'].split():
         module, function = line.split('=')[1].split(':')
         status, said = run(sys.executable, '-c', f'from {module} import {function}', cwd=root, PYTHONPATH=str(root))
