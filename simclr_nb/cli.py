@@ -15,6 +15,7 @@ from fastcore.script import call_parse
 
 from .data import cifar10, fetch_cifar10, image_folder, sample
 from .evaluate import evaluate_run, format_table
+from .lars import peak_lr
 from .train import TrainConfig, keep_freed_memory, pretrain, read_run
 
 # %% ../nbs/09_cli.ipynb #load-data
@@ -72,7 +73,7 @@ def simclr_pretrain(data:str='sample', # sample, cifar10, or the path of a folde
         train, test = load_data(data, config.size)
         folder = Path(out) / name if name else free_folder(out, f'{Path(data).name}-{config.encoder}')
         keep_freed_memory()
-        print(f'{train!r}\n{config}\nrun folder: {folder}', flush=True)
+        print(f'{train!r}\n{config}\nlearning rate: base {config.lr:g}, {config.lr_rule} rule, peak {peak_lr(config.lr, config.batch, config.lr_rule):g}\nrun folder: {folder}', flush=True)
         pretrain(config, train, folder=folder)
         print('trained; evaluating' if test else 'trained; a folder has no test images, so no evaluation', flush=True)
         if test: _report(folder, train, test)

@@ -63,6 +63,7 @@ class TrainConfig:
     norm:str='group' # group or batch
     groups:int=32 # wanted groups of GroupNorm
     stem:str='cifar' # cifar or imagenet
+    zero_init:bool=False # the last norm's scale of every block starts at zero
     head_hidden:int=None # width of the projection head's hidden layer; None: the encoder's features
     head_out:int=128 # numbers per embedding z
     head_layers:int=2 # linear layers of the projection head
@@ -130,7 +131,7 @@ def build_model(config:TrainConfig) -> SimCLR:
     build = dict(tiny=resnet.resnet_tiny, resnet18=resnet.resnet18, resnet34=resnet.resnet34, resnet50=resnet.resnet50)[config.encoder]
     width = {} if config.width is None else dict(width=config.width)
     with torch.random.fork_rng(devices=[]): # layers draw first weights when made; those are drawn anew below
-        encoder = build(norm=config.norm, groups=config.groups, stem=config.stem, **width)
+        encoder = build(norm=config.norm, groups=config.groups, stem=config.stem, zero_init=config.zero_init, **width)
         model = SimCLR(encoder, ProjectionHead(encoder.num_features, config.head_hidden, config.head_out, config.head_layers, config.head_norm))
     return init_weights(model, generator(config.seed, 'weights'))
 
