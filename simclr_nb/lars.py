@@ -92,14 +92,14 @@ def _tensor_step(self:LARS, ws, gs, vs, group):
         w.sub_(v)
 
 # %% ../nbs/04_lars.ipynb #param-groups
-_NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm, nn.modules.batchnorm._NormBase) # the last: BatchNorm, InstanceNorm, SyncBatchNorm
+_NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase) # the last: BatchNorm, InstanceNorm, SyncBatchNorm
 
 def param_groups(model, # any module
                  weight_decay:float=1e-6): # for the adapted tensors
     "Two groups for `LARS`: weights, decayed and adapted; and biases and all parameters of norms, neither. Frozen parameters are in neither; `TypeError` for no module, `ValueError` for a negative decay or if nothing can be trained"
     if not isinstance(model, nn.Module): raise TypeError(f'model must be a module, got {type(model).__name__}')
     if not 0 <= weight_decay < math.inf: raise ValueError(f'weight_decay must be finite and 0 or more, got {weight_decay}')
-    plain = {id(p) for m in model.modules() for name, p in m.named_parameters(recurse=False) if isinstance(m, _NORMS) or name.split('_')[0] == 'bias' or p.ndim < 2}
+    plain = {id(p) for m in model.modules() for p in m.parameters(recurse=False) if isinstance(m, _NORMS) or p.ndim < 2} # biases are vectors
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained: raise ValueError('model must have parameters that require a gradient, got none')
     return [dict(params=[p for p in trained if id(p) not in plain], weight_decay=weight_decay),
