@@ -25,7 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from simclr_nb.augment import COLUMNS, SimCLRAugment, _hue, _mix, greyscale
+from simclr_nb.accumulate import accumulate
+from simclr_nb.augment import COLUMNS, SimCLRAugment, Views, _hue, _mix, greyscale
 from simclr_nb.data import atomic_path, generator, sample
 from simclr_nb.lars import LARS, param_groups
 from simclr_nb.ntxent import nt_xent
@@ -137,13 +138,47 @@ def lightly_lars(model):
 OPTIMISERS = {'simclr_nb': optimiser(lambda m: LARS(param_groups(m), lr=.1)), 'lightly': optimiser(lightly_lars),
               'torch SGD': optimiser(lambda m: torch.optim.SGD(m.parameters(), lr=.1, momentum=.9, weight_decay=1e-6))}
 
-CONTESTS = { # part -> contest -> (contestants, ours first; how many of what a call handles)
+# 05: the gradient of 1,024 views, in one pass and in K chunks; keep=0 is plain GradCache
+
+def gradient_of(micro_batch, keep, dtype='float32', rows=1024):
+    def make(device):
+        keep_freed_memory() # as the commands do
+        model, views = SimCLR(resnet_tiny(), ProjectionHead(128)).to(device), torch.rand(rows, 3, 32, 32, generator=generator(0, 'bench')).to(device)
+        loss = lambda z: nt_xent(z.float(), .5)
+        def step():
+            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=dtype == 'bf16'):
+                if micro_batch: accumulate(model, views, loss, micro_batch, keep)
+                else: z = model(views)
+            if not micro_batch: loss(z).backward()
+        return step
+    return make
+
+
+def chunked(dtype): return {'one full pass': gradient_of(None, 1, dtype)} | {f'K = {1024 // m}, keep = {k}': gradient_of(m, k, dtype) for m in (1024, 512, 128, 32) for k in (1, 0)}
+
+
+def whole_step(micro_batch): # a step of n images whose views are made on demand
+    def of(n):
+        def make(device):
+            model, augment = SimCLR(resnet_tiny(), ProjectionHead(128)).to(device), SimCLRAugment()
+            images = sample('train').images.to(device)[torch.arange(n) % 5000]
+            views = Views(images, augment.draw(2 * n, generator(0, 'bench')), augment)
+            return lambda: accumulate(model, views, nt_xent, micro_batch)
+        return make
+    return of
+
+
+CONTESTS = { # part -> contest -> (contestants, ours or the measure first; how many of what a call handles)
     'augment': {'1,024 views': ({'simclr_nb': augment_ours, 'kornia': augment_kornia, 'torchvision, image by image': augment_torchvision}, 1024, 'views/s')},
     'resnet': {f'{dtype}, {rows} views': ({'simclr_nb, as its commands run': encoder(resnet_tiny, dtype, rows, keep=True), 'simclr_nb': encoder(resnet_tiny, dtype, rows),
                                            'torchvision blocks': encoder(PlainTiny, dtype, rows)}, rows, 'views/s') for dtype in ('float32', 'bf16') for rows in (256, 512)},
     'ntxent': {'N = 128': ({'simclr_nb': loss_ours(128), 'lightly': loss_of(lightly_loss, 128), 'pytorch-metric-learning': loss_of(metric_learning_loss, 128)}, None, 'ms')} # the last lists all pairs: at 512 it takes 18 GB
               | {f'N = {n:,}': ({'simclr_nb': loss_ours(n), 'lightly': loss_of(lightly_loss, n)}, None, 'ms') for n in (2048, 4096)},
-    'lars': {'ResNet-50, one step': (OPTIMISERS, None, 'ms')}}
+    'lars': {'ResNet-50, one step': (OPTIMISERS, None, 'ms')},
+    'accumulate': {f'{dtype}, 1,024 views': (chunked(dtype), None, 'ms') for dtype in ('float32', 'bf16')}}
+MEMORY = {'memory': ({'simclr_nb': loss_ours, 'lightly': lambda n: loss_of(lightly_loss, n)}, (('simclr_nb', 4096), ('lightly', 4096), ('simclr_nb', 32768))),
+          'accumulate-memory': ({'micro-batch 256': whole_step(256), 'one full pass': whole_step(None)},
+                                [('micro-batch 256', n) for n in (128, 256, 512, 1024, 2048, 4096)] + [('one full pass', n) for n in (128, 256, 512, 1024)])}
 
 
 def worker(part, contest, who, device):
@@ -159,9 +194,9 @@ def worker(part, contest, who, device):
     return dict(seconds=statistics.median(seconds), calls=len(seconds))
 
 
-def worker_memory(f, n, device):
+def worker_memory(part, f, n, device):
     "Peak memory of one call in this process beyond what was there before it, and its seconds"
-    make = {'simclr_nb': loss_ours, 'lightly': lambda n: loss_of(lightly_loss, n)}[f]
+    make = MEMORY[part][0][f]
     make(64)(device)() # imports, thread pools
     call = make(n)(device)
     if device == 'cuda':
@@ -194,7 +229,7 @@ def measure(part, device, say):
         seconds = {(a, w): [] for a in allocators for w in who}
         for k in range(ROUNDS):
             for a, w in seconds:
-                if 'commands' in w and a == 'tcmalloc': continue # its setting is of glibc's allocator
+                if ('commands' in w or part == 'accumulate') and a == 'tcmalloc': continue # they use glibc's thresholds
                 seconds[a, w].append(in_process(part, contest, w, device, tcmalloc=allocators[a])['seconds'])
                 say(f'{part}: {contest}, {a}, round {k + 1}: {w} {1e3 * seconds[a, w][-1]:.1f} ms')
         for (a, w), s in seconds.items():
@@ -207,19 +242,19 @@ def measure(part, device, say):
     return rows
 
 
-def table(rows):
-    lines = [f'{"":20}{"allocator":11}{"":32}{"":>18}   time / ours (range)']
+def table(rows, first='ours'):
+    lines = [f'{"":20}{"allocator":11}{"":32}{"":>18}   time / {first} (range)']
     for r in rows:
         lines.append(f'{r["contest"]:20}{r["allocator"]:11}{r["who"]:32}{r["figure"]:>10,} {r["unit"]:7}   {r["times_ours"]:.2f} ({r["low"]:.2f} to {r["high"]:.2f})')
     return '\n'.join(lines)
 
 
-def measure_memory(device, say):
+def measure_memory(part, device, say):
     rows = []
-    for who, n in (('simclr_nb', 4096), ('lightly', 4096), ('simclr_nb', 32768)):
-        runs = [in_process('memory', who, n, device) for _ in range(3 if n < 32768 else 1)]
+    for who, n in MEMORY[part][1]:
+        runs = [in_process('memory', part, who, n, device) for _ in range(3 if n < 32768 else 1)]
         rows.append(dict(who=who, n=n, megabytes=round(statistics.median(r['bytes'] for r in runs) / 1e6, 1), seconds=round(statistics.median(r['seconds'] for r in runs), 2)))
-        say(f'memory: {rows[-1]}')
+        say(f'{part}: {rows[-1]}')
     return rows
 
 
@@ -282,7 +317,7 @@ def hardware_line(m):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('parts', nargs='*', help=f'{", ".join(CONTESTS)}, memory, equality; all if none is named')
+    parser.add_argument('parts', nargs='*', help=f'{", ".join([*CONTESTS, *MEMORY])}, equality; all if none is named')
     parser.add_argument('--device', default='cpu', choices=('cpu', 'cuda'))
     parser.add_argument('--worker', help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -290,8 +325,9 @@ def main():
         warnings.filterwarnings('ignore') # of the peers
         what = json.loads(args.worker)
         return print(json.dumps(worker_memory(*what[1:]) if what[0] == 'memory' else worker(*what)))
-    jobs = {part: lambda part=part: (lambda rows: dict(rows=rows, table=table(rows)))(measure(part, args.device, say)) for part in CONTESTS}
-    jobs |= {'memory': lambda: dict(rows=measure_memory(args.device, say)), 'equality': lambda: dict(largest_difference=equality())}
+    jobs = {part: lambda part=part: (lambda rows: dict(rows=rows, table=table(rows, 'full pass' if part == 'accumulate' else 'ours')))(measure(part, args.device, say)) for part in CONTESTS}
+    jobs |= {part: lambda part=part: dict(rows=measure_memory(part, args.device, say)) for part in MEMORY}
+    jobs |= {'equality': lambda: dict(largest_difference=equality())}
     unknown = set(args.parts) - set(jobs)
     if unknown: parser.error(f'no such part: {", ".join(sorted(unknown))}; there are {", ".join(jobs)}')
     path = HERE / ('parts.json' if args.device == 'cpu' else f'parts-{args.device}.json')

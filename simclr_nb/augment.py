@@ -13,14 +13,14 @@ from contextlib import contextmanager
 import torch
 from fastcore.basics import patch
 
-from .data import _got, generator, sample, show_image, show_images
+from .data import _got
 
 # %% ../nbs/01_augment.ipynb #resize-matrix
 def resize_matrix(start, # (n,) first row of each crop, pixels
                   length, # (n,) its number of rows, pixels
                   full:int, # rows of the input
                   size:int): # rows of the output
-    "The (n, size, full) matrices that cut rows `start` to `start + length` and stretch them to `size`, bilinear and antialiased; `ValueError` for other shapes, an empty crop or no output"
+    "The (n, size, full) matrices that cut rows `start` to `start + length` and stretch them to `size`, bilinear and antialiased. `ValueError` for other shapes, no output or, on the CPU, an empty crop; a row that lies outside the input is NaN"
     if start.ndim != 1 or start.shape != length.shape: raise ValueError(f'start and length must both have shape (n,), got {tuple(start.shape)} and {tuple(length.shape)}')
     if start.device.type == 'cpu' and not (length > 0).all(): raise ValueError(f'length must be above 0 pixels, got {length.min():g}') # on a GPU asking would mean waiting
     if size < 1: raise ValueError(f'size must be at least 1 row, got {size}')
@@ -171,7 +171,7 @@ def draw(self:SimCLRAugment,
 
 # %% ../nbs/01_augment.ipynb #full-precision
 @contextmanager
-def full_precision(device):
+def full_precision(device): # a torch device or its name
     "Inside, products of float32 matrices on `device` are computed in float32: no autocast, no TF32"
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision('highest')
@@ -241,7 +241,7 @@ def two_views(images, # uint8 (N, 3, H, W)
 
 # %% ../nbs/01_augment.ipynb #views
 class Views:
-    "The 2N views of N images, computed when a slice of rows is taken; `len` is 2N, rows i and i+N are a pair"
+    "The 2N views of N images, computed when a slice of rows is taken; `len` is 2N, rows i and i+N are a pair. `TypeError` or `ValueError` if images and draws do not fit"
     def __init__(self,
                  images, # uint8 (N, 3, H, W)
                  draws, # (2N, 18), from `augment.draw(2 * N, hw=(H, W))`

@@ -8,15 +8,17 @@ __all__ = ['load_data', 'free_folder', 'simclr_pretrain', 'simclr_evaluate', 'si
 # %% ../nbs/09_cli.ipynb #imports
 import inspect, sys
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
-from fastcore.script import call_parse
+import torch
+from fastcore.docments import docments
+from fastcore.script import Param, call_parse
 
 from .data import cifar10, fetch_cifar10, image_folder, sample
 from .evaluate import evaluate_run, format_table
 from .lars import peak_lr
-from .train import TrainConfig, keep_freed_memory, pretrain, read_run
+from .train import PRESETS, TrainConfig, keep_freed_memory, pretrain, read_run
 
 # %% ../nbs/09_cli.ipynb #load-data
 def load_data(data, # 'sample', 'cifar10' or the path of a folder of pictures
@@ -40,16 +42,21 @@ def free_folder(parent, # where runs are kept
 @contextmanager
 def _one_line_errors(command):
     try: yield
-    except (ValueError, OSError, FloatingPointError) as e: sys.exit(f'{command}: {e}')
-    except KeyboardInterrupt: sys.exit(f'{command}: interrupted')
+    except (ValueError, OSError, FloatingPointError, torch.OutOfMemoryError) as e: sys.exit(f'{command}: {e}')
+    except KeyboardInterrupt as e: sys.exit(f'{command}: {str(e) or "interrupted"}')
 
 # %% ../nbs/09_cli.ipynb #takes-settings
+def _help(field):
+    values = {name: getattr(config, field.name) for name, config in PRESETS.items()}
+    shown = {str(v) for v in values.values()}
+    default = f'default: {shown.pop()}' if len(shown) == 1 else ', '.join(f'{k}: {v}' for k, v in values.items())
+    return docments(TrainConfig)[field.name] + ('' if field.type is bool or default == 'default: None' else f' ({default})')
+
 def _takes_settings(f):
     signature = inspect.signature(f)
     own = [p for p in signature.parameters.values() if p.kind != p.VAR_KEYWORD]
-    more = [inspect.Parameter(x.name, inspect.Parameter.KEYWORD_ONLY, default=x.default, annotation=x.type) for x in fields(TrainConfig)]
+    more = [inspect.Parameter(x.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Param(_help(x), x.type)) for x in fields(TrainConfig)]
     f.__signature__ = signature.replace(parameters=own + more)
-    f.__delwrap__ = TrainConfig # where docments finds the comments
     return f
 
 # %% ../nbs/09_cli.ipynb #report
@@ -63,18 +70,26 @@ def _report(folder, train, test):
 # %% ../nbs/09_cli.ipynb #simclr-pretrain
 @call_parse
 @_takes_settings
-def simclr_pretrain(data:str='sample', # sample, cifar10, or the path of a folder of pictures
+def simclr_pretrain(data:str=None, # sample, cifar10, or the path of a folder of pictures (default: sample, or what a resumed run had)
+                    preset:str='quick', # quick, notes or gpu18: the settings that the options below change
                     out:str='runs', # folder that holds the runs
                     name:str=None, # the run's own folder in it, which must be new; default: the next free one
+                    resume:str=None, # folder of a run to go on with; preset, out and name do not matter then
                     **settings):
     "Pretrain an encoder with SimCLR; on sample and cifar10, which have test images, compare it with raw pixels and random initialisation"
     with _one_line_errors('simclr_pretrain'):
-        config = TrainConfig(**settings)
+        if preset not in PRESETS: raise ValueError(f'preset must be one of {", ".join(PRESETS)}, got {preset!r}')
+        config, machine, _ = read_run(resume) if resume else (PRESETS[preset], {}, None)
+        config = replace(config, **{k: v for k, v in settings.items() if v is not None and v is not False})
+        data = data or machine.get('data', 'sample')
         train, test = load_data(data, config.size)
-        folder = Path(out) / name if name else free_folder(out, f'{Path(data).name}-{config.encoder}')
+        folder = Path(resume) if resume else Path(out) / name if name else free_folder(out, f'{Path(data).name}-{config.encoder}')
         keep_freed_memory()
-        print(f'{train!r}\n{config}\nlearning rate: base {config.lr:g}, {config.lr_rule} rule, peak {peak_lr(config.lr, config.batch, config.lr_rule):g}\nrun folder: {folder}', flush=True)
-        pretrain(config, train, folder=folder)
+        print(f'{train!r}\n{config}\nlearning rate: base {config.lr:g}, {config.lr_rule} rule, peak {peak_lr(config.lr, config.batch, config.lr_rule):g}')
+        if config.warmup_epochs > config.epochs: print(f'the warmup, {config.warmup_epochs:g} epochs, is longer than the run: the learning rate rises to {config.epochs / config.warmup_epochs:.0%} of its peak')
+        if config.epochs > 300 and config.temperature > .1: print('advice: beyond 300 epochs, temperature 0.1 is worth a trial')
+        print(f'run folder: {folder}', flush=True)
+        pretrain(config, train, folder=folder, resume=bool(resume), about=dict(data=data if test else str(Path(data).resolve())))
         print('trained; evaluating' if test else 'trained; a folder has no test images, so no evaluation', flush=True)
         if test: _report(folder, train, test)
 

@@ -95,6 +95,14 @@ def to(self:ImageSet,
     "The same set with images and labels on `device`"
     return ImageSet(self.images.to(device), None if self.labels is None else self.labels.to(device), self.classes, self.names)
 
+# %% ../nbs/00_data.ipynb #image-set-sha256
+@patch
+def sha256(self:ImageSet):
+    "SHA-256 of shape and pixels as hexadecimal digits: equal for the same images in the same order, whatever their labels"
+    h = hashlib.sha256(repr(tuple(self.images.shape)).encode())
+    h.update(self.images.cpu().contiguous().numpy())
+    return h.hexdigest()
+
 # %% ../nbs/00_data.ipynb #image-set-repr
 @patch
 def __repr__(self:ImageSet):
@@ -187,6 +195,10 @@ def atomic_path(path, # the file to make
             except FileExistsError: raise FileExistsError(f'{path} was made by somebody else meanwhile and is left as it is') from None
             except OSError: pass # a file system without links
         os.replace(temporary, path)
+        if os.name == 'posix': # the new name, too, must outlive a power cut
+            folder = os.open(path.parent, os.O_RDONLY)
+            try: os.fsync(folder)
+            finally: os.close(folder)
     finally: temporary.unlink(missing_ok=True)
 
 # %% ../nbs/00_data.ipynb #records-official

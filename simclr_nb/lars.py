@@ -13,9 +13,6 @@ from fastcore.basics import patch
 from torch import nn
 from torch.optim import Optimizer
 
-from .data import generator
-from .resnet import ProjectionHead, SimCLR, init_weights, resnet_tiny
-
 # %% ../nbs/04_lars.ipynb #trust-ratio
 def _trust_ratio(w_norm, g_norm, coefficient): # 1 where a norm is zero
     return torch.where((w_norm > 0) & (g_norm > 0), coefficient * w_norm / g_norm, torch.ones_like(g_norm))
@@ -49,7 +46,7 @@ class LARS(Optimizer):
     "LARS as in the code of the SimCLR paper: momentum with a step length per tensor; `ValueError` for a setting out of range"
     def __init__(self,
                  params, # parameters or groups of them, see `param_groups`
-                 lr:float, # learning rate, the peak or the current one
+                 lr:float, # learning rate of the next step; a schedule sets `param_groups[k]['lr']`
                  momentum:float=.9, # part of the velocity that is kept
                  weight_decay:float=1e-6, # lambda, added to the gradient before its norm is taken
                  trust_coefficient=1e-3, # None: the group is not adapted
@@ -118,11 +115,11 @@ def peak_lr(lr:float, # base learning rate
 # %% ../nbs/04_lars.ipynb #warmup-cosine
 def warmup_cosine(step:int, # from 0
                   total_steps:int, # steps of the whole run
-                  warmup_steps:int, # at most total_steps
+                  warmup_steps:int, # a run that ends before them only rises
                   peak:float): # learning rate at the end of the warmup
-    "The learning rate of `step`: peak * step / warmup_steps, then peak * (1 + cos) / 2 down to 0 at `total_steps`; `ValueError` outside"
+    "The learning rate of `step`: peak * step / warmup_steps, then peak * (1 + cos) / 2 down to 0 at `total_steps` (paper, Section 2.3; step 0 at rate 0 as in its code); `ValueError` outside"
     if not 0 <= peak < math.inf: raise ValueError(f'peak must be finite and 0 or more, got {peak}')
-    if not 0 <= warmup_steps <= total_steps: raise ValueError(f'warmup_steps must lie in 0..{total_steps}, got {warmup_steps}')
+    if warmup_steps < 0: raise ValueError(f'warmup_steps must be 0 or more, got {warmup_steps}')
     if not 0 <= step <= total_steps: raise ValueError(f'step must lie in 0..{total_steps}, got {step}')
     if step < warmup_steps: return peak * step / warmup_steps
     return peak * .5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(total_steps - warmup_steps, 1)))

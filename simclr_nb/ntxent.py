@@ -13,7 +13,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from .augment import full_precision
-from .data import _got, generator
+from .data import _got
 
 # %% ../nbs/03_ntxent.ipynb #check-loss
 def _check_loss(z, temperature, tile=1):
@@ -103,7 +103,7 @@ def nt_xent(z, # (2N, D) embeddings, not normalised, rows i and i+N a pair
             temperature:float=.5, # tau
             tile:int=None, # rows of the (2N, 2N) similarities held at a time; None: 256, on a GPU 2048
             stats:bool=False): # also return a dict for monitoring
-    "NT-Xent (paper, equation 1) as the mean over 2N rows: a scalar, or `(scalar, {'top1', 'entropy'})`; memory O(tile * 2N). `ValueError` or `TypeError` for other input"
+    "NT-Xent (paper, equation 1) as the mean over 2N rows: a scalar, or `(scalar, {'top1', 'entropy'})`, the part 0..1 of views whose partner is nearest and the entropy of the choice in nats, without gradient; memory O(tile * 2N). `ValueError` or `TypeError` for other input"
     tile = (2048 if getattr(z, 'is_cuda', False) else 256) if tile is None else tile
     _check_loss(z, temperature, tile)
     with full_precision(z.device):

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from .data import atomic_path, generator, sample
+from .data import atomic_path
 
 # %% ../nbs/02_resnet.ipynb #make-norm
 def make_norm(channels:int, # of the features to normalise
@@ -84,7 +84,7 @@ class Bottleneck(nn.Module):
 
 # %% ../nbs/02_resnet.ipynb #resnet
 class ResNet(nn.Module):
-    "A ResNet without its classifier: float views (n, 3, H, W) in 0..1 -> h (n, num_features); `ValueError` for a setting out of range"
+    "A ResNet without its classifier: float views (n, 3, H, W) in 0..1 -> h (n, num_features); `ValueError` for a setting out of range or views of another shape, `TypeError` for bytes"
     def __init__(self,
                  block, # `BasicBlock` or `Bottleneck`
                  layers, # blocks in each of the four stages
@@ -202,14 +202,15 @@ class SimCLR(nn.Module):
 @torch.no_grad()
 def init_weights(model:nn.Module, # changed in place
                  generator): # a CPU `torch.Generator`
-    "Draw all weights of `model` anew from `generator`; returns the model. `ValueError` for a generator elsewhere"
+    "Draw the weights of convolutions and linear layers anew from `generator` and set norms to the identity; other layers stay. Returns the model; `ValueError` for a generator elsewhere"
     if generator.device.type != 'cpu': raise ValueError(f'generator must be on the CPU, so that all devices start alike, got one on {generator.device}')
     for m in model.modules():
         if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, mode='fan_out', nonlinearity='relu', generator=generator)
-        elif isinstance(m, nn.Linear):
-            bound = m.in_features**-.5
-            for p in (m.weight, m.bias): p.uniform_(-bound, bound, generator=generator)
-        elif isinstance(m, (nn.GroupNorm, nn.BatchNorm2d, nn.LayerNorm)): m.reset_parameters()
+        elif isinstance(m, nn.Linear): m.weight.uniform_(-m.in_features**-.5, m.in_features**-.5, generator=generator)
+        elif isinstance(m, (nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.LayerNorm)): m.reset_parameters()
+        if isinstance(m, (nn.Conv2d, nn.Linear)) and m.bias is not None:
+            bound = m.weight[0].numel()**-.5
+            m.bias.uniform_(-bound, bound, generator=generator)
     for m in model.modules():
         if isinstance(m, ResNet): m._zero_scales()
     return model
@@ -221,18 +222,21 @@ def _two_files(path):
     return [base.with_name(base.name + suffix) for suffix in ('.safetensors', '.json')]
 
 def save_encoder(encoder:ResNet, # made by `resnet_tiny`, `resnet18`, ..
-                 path): # the files to make, without their suffixes .safetensors and .json
+                 path, # the files to make, without their suffixes .safetensors and .json
+                 overwrite:bool=False, # replace files of that name
+                 size:int=None): # height and width of the views it was trained on, pixels, to note beside it
     "Write weights and settings as `path`.safetensors and `path`.json; `FileExistsError` if one of them is there, `TypeError` for another module"
     if not hasattr(encoder, 'config'): raise TypeError(f'encoder must be made by resnet_tiny, resnet18, resnet34 or resnet50, got {type(encoder).__name__}')
     weights, settings = _two_files(path)
-    for p in (weights, settings):
+    for p in (weights, settings) if not overwrite else ():
         if p.exists(): raise FileExistsError(f'{p} exists already and is left as it is; choose another name or move it away')
-    with atomic_path(weights) as p: p.write_bytes(save({k: v.detach().cpu().contiguous() for k, v in encoder.state_dict().items()}))
-    with atomic_path(settings) as p: p.write_text(json.dumps(encoder.config | {'inputs': 'float 0..1, not normalised'}, indent=1) + '\n')
+    about = encoder.config | (dict(size=size) if size else {}) | {'inputs': 'float 0..1, not normalised'}
+    with atomic_path(weights, overwrite) as p: p.write_bytes(save({k: v.detach().cpu().contiguous() for k, v in encoder.state_dict().items()}))
+    with atomic_path(settings, overwrite) as p: p.write_text(json.dumps(about, indent=1) + '\n')
 
 # %% ../nbs/02_resnet.ipynb #load-encoder
 def load_encoder(path) -> ResNet: # the path given to `save_encoder`, with or without suffix
-    "The encoder in eval mode; `FileNotFoundError` if a file is missing, `ValueError` if they are damaged or do not fit together"
+    "The encoder in eval mode, its settings in `.config`; `FileNotFoundError` if a file is missing, `ValueError` if they are damaged or do not fit together"
     weights, settings = _two_files(path)
     for p in (weights, settings):
         if not p.is_file(): raise FileNotFoundError(f'{p} does not exist; an encoder is two files, {weights.name} and {settings.name}')
@@ -240,6 +244,7 @@ def load_encoder(path) -> ResNet: # the path given to `save_encoder`, with or wi
         config = json.loads(settings.read_text())
         encoder = _build(config['architecture'], *(config[k] for k in ('width', 'norm', 'groups', 'stem')))
         encoder.load_state_dict(load_file(weights))
+        encoder.config = config
     except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as e:
         raise ValueError(f'{weights} and {settings.name} are damaged or do not belong together: {type(e).__name__}: {e}'[:300]) from None
     return encoder.eval()
