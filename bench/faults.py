@@ -126,7 +126,7 @@ def full_disk(n, work, whole, seconds):
     for k in range(n):
         disk, folder = work / f'disk-{k}', work / f'disk-{k}' / 'run'
         disk.mkdir()
-        room = int(one * CHANCE.uniform(.5, 3.9))
+        room = int(one * CHANCE.uniform(.5, 2.9)) # two checkpoints are kept, so a third must fit beside them
         mounted = subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={room}', 'none', str(disk)], capture_output=True).returncode == 0
         limit = {} if mounted else dict(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (one // 2, one // 2))) # no right to mount
         try:

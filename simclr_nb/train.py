@@ -304,6 +304,7 @@ def _resume(folder, config, machine): # -> state of the newest checkpoint or Non
     if first['images_sha256'] != machine['images_sha256']: raise ValueError(f'images must be those that the run in {folder} began with, got others')
     state = _newest(folder)
     step = state['step'] if state else 0
+    _say(f'resuming {folder} after {step} steps')
     if len(history) < step: _say(f'{folder / "metrics.jsonl"} lacks the last {step - len(history)} of {step} steps')
     with atomic_path(folder / 'metrics.jsonl', overwrite=True) as p: _write_metrics(p, history[:step], 'w')
     _write_json(folder / 'machine.json', first | {'resumed': first.get('resumed', []) + [machine | {'step': step}]})
@@ -348,7 +349,7 @@ class _LogLines: # a file for tqdm: lines, not redrawn
 
 def _bar(total, done, progress):
     screen = sys.stderr.isatty() or in_jupyter()
-    look = dict(dynamic_ncols=True, mininterval=1) if screen else dict(file=_LogLines(), ncols=0, mininterval=30)
+    look = dict(dynamic_ncols=True, mininterval=1) if screen else dict(file=_LogLines(), ncols=0, mininterval=30, miniters=1)
     return tqdm(total=total, initial=done, disable=not progress, unit='step', **look)
 
 # %% ../nbs/07_train.ipynb #pretrain
