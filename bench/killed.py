@@ -1,10 +1,9 @@
 """The notes' run for real, but with the tiny encoder and for one epoch: all of CIFAR-10 at batch 2048 in micro-batches of 256 rows, killed
-with SIGKILL and resumed from a shell.
+with SIGKILL and resumed from a shell, and once more undisturbed for comparison.
 
-    python bench/killed.py    # some five minutes on two cores; needs CIFAR-10 (simclr_data); writes killed.json with the log
+    python bench/killed.py    # some ten minutes on two cores; needs CIFAR-10 (simclr_data); writes killed.json with the log
 """
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from simclr_nb.data import atomic_path
 from simclr_nb.train import describe_machine, read_run
 
 HERE, COMMAND = Path(__file__).resolve().parent, Path(sys.executable).parent / 'simclr_pretrain'
-BEGIN = '--preset notes --epochs 1 --encoder tiny --data cifar10 --checkpoint_minutes .25 --name killed'
+BEGIN = '--preset notes --epochs 1 --encoder tiny --data cifar10 --checkpoint_minutes .25 --name '
 KILL_AT = 13 # steps
 
 
@@ -32,17 +31,16 @@ def shell(args, folder, watch=None):
 
 def main():
     with tempfile.TemporaryDirectory() as folder:
-        log = []
-        for args, watch in ((BEGIN, KILL_AT), ('--resume runs/killed', None)):
+        log, runs = [], Path(folder) / 'runs'
+        for args, watch in ((BEGIN + 'killed', KILL_AT), ('--resume runs/killed', None), (BEGIN + 'whole', None)):
             said, status = shell(args, folder, watch)
             log += [f'$ simclr_pretrain {args}', *said.splitlines(), f'exit status {status}']
-        _, machine, history = read_run(Path(folder) / 'runs' / 'killed')
-        results = json.loads((Path(folder) / 'runs' / 'killed' / 'results.json').read_text())
-    steps = [row['step'] for row in history]
-    if status or steps != list(range(24)): raise RuntimeError('\n'.join(log))
-    losses = [round(row['loss'], 4) for row in history]
-    result = dict(command='python bench/killed.py', machine=describe_machine(torch.device('cpu')), killed_after=KILL_AT, resumed=[r['step'] for r in machine['resumed']], losses=losses, results=results,
-                  log=[re.sub(r'\s+$', '', line) for line in log])
+            if status and not watch: raise RuntimeError('\n'.join(log))
+        (_, machine, killed), (_, _, whole) = (read_run(runs / name) for name in ('killed', 'whole'))
+        same = (runs / 'killed/encoder.safetensors').read_bytes() == (runs / 'whole/encoder.safetensors').read_bytes()
+        results = json.loads((runs / 'killed/results.json').read_text())
+    result = dict(command='python bench/killed.py', machine=describe_machine(torch.device('cpu')), killed_after=KILL_AT, resumed=[r['step'] for r in machine['resumed']], same_encoder=same,
+                  losses=dict(killed=[row['loss'] for row in killed], undisturbed=[row['loss'] for row in whole]), seconds=whole[-1]['seconds'], results=results, log=log)
     with atomic_path(HERE / 'killed.json', overwrite=True) as p: p.write_text(json.dumps(result, indent=1) + '\n')
     print('\n'.join(result['log']))
 
