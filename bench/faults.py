@@ -60,19 +60,27 @@ def finished(folder, whole, config=VICTIM):
     return p.returncode == 0 and same(folder, whole)
 
 
+def until(p, folder, steps):
+    "Wait until the run has so many steps, or has ended"
+    while p.poll() is None and (not folder.exists() or len(read_run(folder)[2]) < steps): time.sleep(.001)
+
+
 def kills(n, work, whole, seconds):
     "kill -9 at random moments, up to five times in one run; every other run writes a checkpoint only now and then"
-    survived, at = 0, []
-    for k in range(0, n, 5):
-        folder, config = work / f'killed-{k}', replace(VICTIM, checkpoint_minutes=0. if k % 2 else .002)
-        now = min(5, n - k)
-        for _ in range(now):
-            p = begin(folder, config)
-            time.sleep(CHANCE.uniform(0, seconds))
+    survived, at, runs = 0, [], 0
+    while len(at) < n:
+        folder, config, here = work / f'killed-{runs}', replace(VICTIM, checkpoint_minutes=0. if runs % 2 else .002), 0
+        while here < min(5, n - len(at)):
+            p, done = begin(folder, config), len(read_run(folder)[2]) if folder.exists() else 0
+            if CHANCE.random() > .2: until(p, folder, CHANCE.randint(min(done, 39), 39)) # one in five before the first step
+            time.sleep(CHANCE.uniform(0, .02))
             p.kill(); p.wait()
+            if p.returncode != -signal.SIGKILL: break # it had ended: no kill, and a new run
+            here += 1
             at.append(len(read_run(folder)[2]) if folder.exists() else 0)
-        survived += now * finished(folder, whole, config)
-    return dict(done=n, survived=survived, steps_done_when_killed=at)
+        runs += 1
+        survived += here * finished(folder, whole, config) # a resumed run that has ended leaves the same encoder
+    return dict(done=n, survived=survived, runs=runs, of_40_steps_done_when_killed=at)
 
 
 def signals(n, work, whole, seconds):
@@ -81,14 +89,14 @@ def signals(n, work, whole, seconds):
     for k in range(n):
         folder, sent, config = work / f'stopped-{k}', (signal.SIGINT, signal.SIGTERM)[k % 2], replace(VICTIM, checkpoint_minutes=10., epochs=10)
         p = begin(folder, config)
-        while not folder.exists() or not read_run(folder)[2]: time.sleep(.002)
+        until(p, folder, 1)
         time.sleep(CHANCE.uniform(0, seconds / 4))
         p.send_signal(sent)
         _, error = p.communicate()
         if p.returncode == 0: # it had ended already
             survived += same(folder, whole)
             continue
-        told = f'stopped by {sent.name} after' in error and f'simclr_pretrain --resume {folder}' in error and len(list(folder.glob('checkpoint-*.pt'))) == 1
+        told = (f'stopped by {sent.name} after' in error or f'{sent.name} came in the last step' in error) and str(folder) in error and len(list(folder.glob('checkpoint-*.pt'))) == 1
         survived += told and finished(folder, whole, config)
     return dict(done=n, survived=survived)
 
@@ -97,7 +105,7 @@ def second_run(n, work, whole, seconds):
     "A second process on a folder in use is refused; after a kill -9 of the first the folder is free"
     folder, refused = work / 'twice', 0
     p = begin(folder, replace(VICTIM, epochs=10))
-    while not folder.exists() or not read_run(folder)[2]: time.sleep(.002)
+    until(p, folder, 1)
     p.send_signal(signal.SIGSTOP) # the first one is there and holds the lock
     for _ in range(n):
         _, error = begin(folder).communicate()
@@ -145,36 +153,38 @@ def read_only(n, work, whole, seconds):
     "A folder that cannot be written: refused with its name, a finished run in it left as it is"
     disk = work / 'read-only'
     disk.mkdir()
-    if subprocess.run(['mount', '-t', 'tmpfs', 'none', str(disk)], capture_output=True).returncode: return dict(done=0, survived=0, by='no right to mount')
+    mounted = subprocess.run(['mount', '-t', 'tmpfs', 'none', str(disk)], capture_output=True).returncode == 0
     try:
         shutil.copytree(whole, disk / 'run')
-        subprocess.run(['mount', '-o', 'remount,ro', str(disk)], check=True)
+        if mounted: subprocess.run(['mount', '-o', 'remount,ro', str(disk)], check=True)
+        else: # no right to mount, so no right to write here either
+            for folder in (disk / 'run', disk): folder.chmod(0o555)
         told = 0
         for folder in (disk / 'new', disk / 'run'):
             _, error = begin(folder).communicate()
-            told += 'Read-only file system' in error and str(folder) in error
-        return dict(done=2, survived=told * same(disk / 'run', whole))
-    finally: subprocess.run(['umount', '-l', str(disk)], check=True)
+            told += ('Read-only file system' if mounted else 'Permission denied') in error and str(folder) in error
+        return dict(done=2, survived=told * same(disk / 'run', whole), by='a read-only tmpfs' if mounted else 'chmod')
+    finally:
+        if mounted: subprocess.run(['umount', '-l', str(disk)], check=True)
+        else:
+            for folder in (disk, disk / 'run'): folder.chmod(0o755)
 
 
-WHOLE, REAL = ('width groups head_hidden head_out head_layers size batch micro_batch epochs seed'.split(),
-               'strength min_crop temperature lr warmup_epochs momentum weight_decay trust_coefficient checkpoint_minutes'.split())
 anything = st.one_of(st.text(max_size=5), st.lists(st.integers(), max_size=2), st.just(float('nan')), st.just(float('inf')), st.booleans())
-WRONG = {**{k: st.one_of(anything, st.integers(max_value=-1), st.floats(.1, .9)) for k in WHOLE}, **{k: st.one_of(anything, st.floats(max_value=-1e-9)) for k in REAL},
-         **{k: st.one_of(st.text(max_size=5), st.integers(), st.none()) for k in ('encoder', 'norm', 'stem', 'lr_rule', 'precision', 'device')},
-         **{k: st.one_of(st.text(max_size=5), st.integers(), st.none()) for k in ('zero_init', 'head_norm', 'blur', 'channels_last', 'compile')},
-         'batch ': st.integers(257, 10**6)} # more than there are images
+WRONG = [(name, st.one_of(anything, st.integers(max_value=-1), st.floats(.1, .9))) for name in 'width groups head_hidden head_out head_layers size batch micro_batch epochs seed'.split()]
+WRONG += [(name, st.one_of(anything, st.floats(max_value=-1e-9))) for name in 'strength min_crop temperature lr warmup_epochs momentum weight_decay trust_coefficient checkpoint_minutes'.split()]
+WRONG += [(name, st.floats(above, exclude_min=name != 'momentum')) for name, above in (('strength', 1.25), ('min_crop', 1), ('momentum', 1))]
+WRONG += [(name, st.one_of(st.text(max_size=5), st.integers(), st.none())) for name in 'encoder norm stem lr_rule precision device zero_init head_norm blur channels_last compile'.split()]
+WRONG += [('batch', st.integers(257, 10**6))] # more than there are images
 
 
 def bad_settings(n, work, whole, seconds):
     "One wrong setting, made up by hypothesis for every field in turn: refused by name before any file is written"
-    unknown = {f.name for f in fields(TrainConfig)} ^ {k.strip() for k in WRONG}
+    unknown = {f.name for f in fields(TrainConfig)} ^ {name for name, _ in WRONG}
     if unknown: raise AssertionError(f'no wrong values for {unknown}')
     images, counts, out = sample('train')[:256], dict(done=0, survived=0), work / 'refused'
 
-    for name, values in WRONG.items():
-        name = name.strip()
-
+    for name, values in WRONG:
         @settings(max_examples=n, deadline=None, database=None, derandomize=True)
         @given(values)
         def check(value):

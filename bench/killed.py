@@ -24,7 +24,7 @@ def shell(args, folder, watch=None):
     "Run the command; kill it with SIGKILL when its run has so many steps; what was said, in order"
     p = subprocess.Popen([COMMAND, *args.split()], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     run = Path(folder) / 'runs' / 'killed'
-    while watch and (not run.exists() or len(read_run(run)[2]) < watch): time.sleep(.05)
+    while watch and p.poll() is None and (not run.exists() or len(read_run(run)[2]) < watch): time.sleep(.05)
     if watch: p.kill()
     return p.communicate()[0], p.returncode
 

@@ -38,12 +38,14 @@ def _slice(views, rows):
 def _embed(model, x):
     with record_function('forward'): out = model(x)
     if len(out) != len(x): raise ValueError(f'model must give a row per view, got {len(out)} rows for {len(x)} views')
+    if out.device != x.device: raise ValueError(f'model must give z on the device of its views, {x.device}, got {out.device}')
     return out
 
 def _pass1(model, views, chunks, keep): # -> z and state of each chunk; the last `keep` z with their graphs
     outputs, states, K = [], [], len(chunks)
     auto, keep = keep == 'auto', 1 if keep == 'auto' else keep
     for k, rows in enumerate(chunks):
+        if k == K - keep: torch.clear_autocast_cache() # weights cast without a graph must not serve one that needs it
         x = _slice(views, rows)
         states.append(_random_state(x.device))
         before = _memory(x.device) if auto and k == 0 else None
@@ -53,7 +55,7 @@ def _pass1(model, views, chunks, keep): # -> z and state of each chunk; the last
             keep = _auto_keep(free, used - before[0], K)
             if keep < K: out = out.detach()
         outputs.append(out)
-    torch.clear_autocast_cache() # weights cast without a graph must not serve pass 2
+    torch.clear_autocast_cache()
     return outputs, states
 
 # %% ../nbs/05_accumulate.ipynb #pass2
@@ -72,12 +74,12 @@ def _pass2(model, views, chunks, outputs, states, dz):
     finally: _set_random_state(dz.device, after)
 
 # %% ../nbs/05_accumulate.ipynb #accumulate
-def accumulate(model, # views -> z, a row each; z[i] must depend on views[i] alone, and on random numbers, which pass 2 draws again
-               views, # a (2N, 3, H, W) tensor, or anything with `len` and slices, such as `Views`
+def accumulate(model, # views -> z, a row each; z[i] must depend on views[i] alone, and on random numbers of torch's generators of the CPU and the views' device, which pass 2 draws again
+               views, # a (2N, 3, H, W) tensor, or anything with `len` and slices that are the same each time, such as `Views`
                loss_fn, # z (2N, D), float32 or float64 -> scalar
                micro_batch:int=None, # rows of views computed at a time; None: all
                keep=1): # chunks whose graphs are kept from pass 1, more than there are means all; 'auto': on a GPU as many as fit, else 1
-    "Add the gradient of `loss_fn(model(views))` to `.grad`, as `backward()` would, and return that loss, detached; `ValueError` for a setting out of range"
+    "Add the gradient of `loss_fn(model(views))` to `.grad`, as `backward()` would, and return that loss, detached; `ValueError` for a setting out of range. After an exception `.grad` may hold a part"
     n = len(views)
     micro_batch = n if micro_batch is None else micro_batch
     if n == 0: raise ValueError('views must hold at least one row, got none')
@@ -97,8 +99,8 @@ def accumulate(model, # views -> z, a row each; z[i] must depend on views[i] alo
 def refuse_batch_norm(model:nn.Module, # encoder and head
                       micro_batch, # rows of views computed at a time; None: all
                       rows:int): # 2N, rows in the whole batch
-    "`ValueError` if the batch would be cut and `model` holds a BatchNorm in training mode; names the module"
+    "`ValueError` if the batch would be cut and `model` holds a BatchNorm that takes its statistics from it; names the module"
     if micro_batch is None or micro_batch >= rows: return
     for name, m in model.named_modules():
-        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training:
+        if isinstance(m, nn.modules.batchnorm._BatchNorm) and (m.training or m.running_mean is None):
             raise ValueError(f'micro_batch must be None or at least {rows}, all rows, since {name} is a {type(m).__name__}, whose output for a view depends on the others; got {micro_batch}')

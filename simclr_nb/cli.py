@@ -6,7 +6,7 @@
 __all__ = ['load_data', 'free_folder', 'simclr_pretrain', 'simclr_evaluate', 'simclr_data']
 
 # %% ../nbs/09_cli.ipynb #imports
-import inspect, sys
+import inspect, shlex, sys
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
@@ -89,7 +89,8 @@ def simclr_pretrain(data:str=None, # sample, cifar10, or the path of a folder of
         if config.warmup_epochs > config.epochs: print(f'the warmup, {config.warmup_epochs:g} epochs, is longer than the run: the learning rate rises to {config.epochs / config.warmup_epochs:.0%} of its peak')
         if config.epochs > 300 and config.temperature > .1: print('advice: beyond 300 epochs, temperature 0.1 is worth a trial')
         print(f'run folder: {folder}', flush=True)
-        pretrain(config, train, folder=folder, resume=bool(resume), about=dict(data=data if test else str(Path(data).resolve())))
+        try: pretrain(config, train, folder=folder, resume=bool(resume), about=dict(data=data if test else str(Path(data).resolve())))
+        except KeyboardInterrupt as e: raise KeyboardInterrupt(f'{e}; go on with: simclr_pretrain --resume {shlex.quote(str(folder))}' if str(e) else '') from None
         print('trained; evaluating' if test else 'trained; a folder has no test images, so no evaluation', flush=True)
         if test: _report(folder, train, test)
 

@@ -189,7 +189,7 @@ def atomic_path(path, # the file to make
     temporary = path.with_name(f'.{path.name}.{os.getpid()}.part')
     try:
         yield temporary
-        with open(temporary, 'rb') as f: os.fsync(f.fileno())
+        with open(temporary, 'r+b') as f: os.fsync(f.fileno())
         if not overwrite:
             try: return os.link(temporary, path) # unlike a rename, this fails if somebody made `path` meanwhile
             except FileExistsError: raise FileExistsError(f'{path} was made by somebody else meanwhile and is left as it is') from None

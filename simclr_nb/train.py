@@ -101,13 +101,12 @@ PRESETS = dict(
 # %% ../nbs/07_train.ipynb #pick-device
 def pick_device(device='auto'): # 'auto', or a torch device or its name
     "The torch device to use: for 'auto' cuda, else mps, else cpu; `ValueError` for one that this machine lacks"
-    if device != 'auto':
-        device = torch.device(device)
-        there = dict(cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available()).get(device.type, True)
-        if not there: raise ValueError(f"device must be 'auto' or one this machine has, got {str(device)!r}")
-        return device
-    if torch.cuda.is_available(): return torch.device('cuda')
-    return torch.device('mps' if torch.backends.mps.is_available() else 'cpu')
+    cuda, mps = torch.cuda.device_count(), torch.backends.mps.is_available()
+    if device == 'auto': return torch.device('cuda' if cuda else 'mps' if mps else 'cpu')
+    device = torch.device(device)
+    there = dict(cpu=True, cuda=(device.index or 0) < cuda, mps=mps).get(device.type, False)
+    if not there: raise ValueError(f"device must be 'auto' or one this machine has, got {str(device)!r}")
+    return device
 
 # %% ../nbs/07_train.ipynb #has-bf16
 def has_bf16(device): # a torch device
@@ -123,8 +122,10 @@ def describe_machine(device): # a torch device
     info = Path('/proc/cpuinfo').read_text() if Path('/proc/cpuinfo').exists() else ''
     cpu = next((l.split(':')[1].strip() for l in info.splitlines() if l.startswith('model name')), platform.processor())
     gpu = torch.cuda.get_device_name(device) if device.type == 'cuda' else None
-    git = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], cwd=Path(resnet.__file__).parent, capture_output=True, text=True) if shutil.which('git') else None
-    commit = git.stdout.strip() if git and git.returncode == 0 else None # None outside a clone
+    here = Path(resnet.__file__)
+    git = lambda *words: subprocess.run(['git', *words], cwd=here.parent, capture_output=True, text=True)
+    ours = shutil.which('git') and git('ls-files', '--error-unmatch', here.name).returncode == 0 # None outside a clone of this project
+    commit = git('rev-parse', '--short', 'HEAD').stdout.strip() if ours else None
     return dict(simclr_nb=__version__, commit=commit, cpu=cpu, cores=os.cpu_count(), gpu=gpu, system=platform.system(), python=platform.python_version(), torch=torch.__version__, device=str(device), bf16=has_bf16(device))
 
 # %% ../nbs/07_train.ipynb #keep-freed-memory
@@ -156,7 +157,8 @@ def _accumulate_what_fits(model, views, loss_fn, optimiser, micro_batch, autocas
         except torch.OutOfMemoryError:
             rows = min(micro_batch or len(views), len(views))
             if rows == 1: raise
-            refuse_batch_norm(model, rows // 2, len(views))
+            try: refuse_batch_norm(model, rows // 2, len(views))
+            except ValueError as e: raise ValueError(f'out of memory with {rows} rows at a time, and {e}') from None
         micro_batch, keep = rows // 2, 1 # outside `except`, which holds on to what filled the memory
         if torch.cuda.is_available(): torch.cuda.empty_cache()
         _say(f'out of memory with {rows} rows at a time; going on with micro_batch {micro_batch}, the gradient stays that of the whole batch')
@@ -169,7 +171,7 @@ def train_step(model, # views -> z
                micro_batch=None, # rows of views computed at a time; None: all
                autocast=nullcontext(), # context for encoder and head
                keep='auto'): # see `accumulate`
-    "One update of the weights, skipped if loss or gradient is not finite; returns loss, top-1 accuracy and entropy of the contrastive choice, norm of the gradient, and the micro-batch, halved if memory ran out"
+    "One update of the weights, skipped if loss or gradient is not finite; returns a dict: loss (nats), top1 (0..1) and entropy (nats) of the contrastive choice, grad_norm, and micro_batch, halved if memory ran out. `OutOfMemoryError` if not even one row fits, `ValueError` if a BatchNorm would be cut"
     seen = {}
     def loss_fn(z):
         loss, stats = nt_xent(z, temperature, stats=True)
@@ -188,6 +190,8 @@ def _prepare(config, images): # -> model, optimiser, images' bytes on the device
     if not isinstance(images, ImageSet): raise TypeError(f'images must be an ImageSet, got {_got(images)}')
     if len(images) < config.batch: raise ValueError(f'images must be at least one batch, {config.batch}, got {len(images)}; lower batch')
     device = pick_device(config.device)
+    SimCLRAugment(config.size, config.strength, config.min_crop, blur=config.blur) # these two raise for settings that do not go together
+    warmup_cosine(0, 1, 0, peak_lr(config.lr, config.batch, config.lr_rule))
     bf16 = has_bf16(device) if config.precision == 'auto' else config.precision == 'bf16'
     model = build_model(config).to(device, memory_format=torch.channels_last if config.channels_last else torch.preserve_format).train()
     refuse_batch_norm(model, config.micro_batch, 2 * config.batch)
@@ -212,7 +216,7 @@ def _steps(config, model, optimiser, pixels, bf16, start=0, micro_batch=None): #
         m = train_step(forward, Views(batch, draws, augment), optimiser, lr, config.temperature, micro_batch, autocast, keep)
         if not (math.isfinite(m['loss']) and math.isfinite(m['grad_norm'])):
             raise FloatingPointError(f"loss {m['loss']}, gradient norm {m['grad_norm']} at step {step} of {total} (lr {lr:.3g}, peak {peak:.3g}, temperature {config.temperature}; gradient norm one step before: {norm})."
-                                     f" The weights are still those before this step. Try a lower lr, a longer warmup, a temperature of at least .1, or precision float32")
+                                     " Begin a new run with a lower lr, a longer warmup, a temperature of at least .1, or precision float32")
         if m['micro_batch'] != micro_batch: micro_batch, keep = m['micro_batch'], 1
         norm = m['grad_norm']
         yield dict(step=step, epoch=epoch, **m, chance=chance_loss(config.batch), lr=lr)
@@ -305,12 +309,14 @@ def _resume(folder, config, machine): # -> state of the newest checkpoint or Non
     state = _newest(folder)
     step = state['step'] if state else 0
     _say(f'resuming {folder} after {step} steps')
-    if len(history) < step: _say(f'{folder / "metrics.jsonl"} lacks the last {step - len(history)} of {step} steps')
-    with atomic_path(folder / 'metrics.jsonl', overwrite=True) as p: _write_metrics(p, history[:step], 'w')
+    history = [row for row in history if row['step'] < step]
+    if len(history) < step: _say(f'{folder / "metrics.jsonl"} lacks {step - len(history)} of {step} steps')
+    with atomic_path(folder / 'metrics.jsonl', overwrite=True) as p: _write_metrics(p, history, 'w')
+    _write_json(folder / 'settings.json', asdict(config))
     _write_json(folder / 'machine.json', first | {'resumed': first.get('resumed', []) + [machine | {'step': step}]})
     for rest in folder.glob('.*.part'): rest.unlink() # of a write that was killed
     if state and config.micro_batch != saved.micro_batch: state['micro_batch'] = config.micro_batch
-    return state, history[:step]
+    return state, history
 
 # %% ../nbs/07_train.ipynb #open-folder
 @contextmanager
@@ -361,7 +367,11 @@ def pretrain(config:TrainConfig, # settings
              resume:bool=False, # go on with the run in `folder`
              on_step=None, # called as on_step(row, model) after each step, row a dict of its metrics
              about=None): # a dict of more to note in machine.json
-    "SimCLR (paper, Algorithm 1); returns the trained model and the history, a dict per step. Raises before anything is written if something does not fit, `FloatingPointError` if loss or gradient is not finite, `KeyboardInterrupt` after a signal"
+    """SimCLR (paper, Algorithm 1); returns the trained model and the history, a dict per step (listed [below](#watching-a-run)).
+
+    Raises before anything is written: `TypeError` or `ValueError` for what does not fit, `FileExistsError` if `folder` is there, `FileNotFoundError` if there is
+    nothing to resume, `BlockingIOError` if another run holds it. Later: `FloatingPointError` for a loss, gradient or weight that is not finite, `OSError` if the disk
+    is full, `KeyboardInterrupt` after SIGINT or SIGTERM, with a checkpoint."""
     if resume and folder is None: raise ValueError('folder must name the run to resume, got None')
     folder = None if folder is None else Path(folder)
     model, optimiser, pixels, bf16 = _prepare(config, images)
@@ -386,31 +396,34 @@ def pretrain(config:TrainConfig, # settings
                 if on_epoch and done % per_epoch == 0:
                     on_epoch(done // per_epoch, model, history)
                     model.train()
-                if folder and (done == total or came or time.perf_counter() - saved >= 60 * config.checkpoint_minutes):
+                stop = came and done < total
+                if folder and (done == total or stop or time.perf_counter() - saved >= 60 * config.checkpoint_minutes):
+                    if not all(p.isfinite().all() for p in model.parameters()): raise FloatingPointError(f"weights that are not finite after step {row['step']}")
                     _save(folder, dict(step=done, seconds=row['seconds'], micro_batch=row['micro_batch'], bf16=bf16, model=model.state_dict(), optimiser=optimiser.state_dict()))
                     saved = time.perf_counter()
-                if came and done < total: raise KeyboardInterrupt(f'stopped by {came[0]} after {done} of {total} steps, with a checkpoint; go on with: simclr_pretrain --resume {folder}')
+                if stop: raise KeyboardInterrupt(f'stopped by {came[0]} after {done} of {total} steps, with a checkpoint in {folder}; resume=True goes on')
         if folder: save_encoder(model.encoder, folder / 'encoder', overwrite=True, size=config.size)
+        if came: raise KeyboardInterrupt(f'{came[0]} came in the last step; the run in {folder} is complete')
     return model.eval(), history
 
 # %% ../nbs/07_train.ipynb #step-times
 def step_times(config:TrainConfig, # settings
                images:ImageSet, # labels are not used
                steps:int=5): # steps to measure, after two to warm up
-    "Seconds of a step by part, a dict: data, augment, forward, loss, backward, optimiser, and other, the rest; on a GPU of its own time. `ValueError` if the run is too short"
+    "Seconds of a step by part, a dict: data, augment, forward, loss, backward, optimiser, and other, the rest. `ValueError` if the run is too short or not on the CPU"
     model, optimiser, pixels, bf16 = _prepare(config, images)
-    total, gpu = config.epochs * (len(images) // config.batch), pixels.is_cuda
+    total = config.epochs * (len(images) // config.batch)
+    if pixels.device.type != 'cpu': raise ValueError(f"device must be cpu, got {pixels.device}: a GPU works on while the CPU's clock runs; PyTorch's profiler shows these names, too")
     if not 1 <= steps <= total - 2: raise ValueError(f'steps must lie in 1..{total - 2}, the steps of the run less two, got {steps}')
     run = _steps(config, model, optimiser, pixels, bf16, micro_batch=config.micro_batch)
     for _ in range(2): next(run)
-    with profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * gpu) as profiler:
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
         start = time.perf_counter()
         for _ in range(steps): next(run)
-        if gpu: torch.cuda.synchronize()
         whole = time.perf_counter() - start
     parts = dict.fromkeys(('data', 'augment', 'forward', 'loss', 'backward', 'optimiser'), 0.)
     for event in profiler.key_averages():
-        if event.key in parts and event.device_type == torch.autograd.DeviceType.CPU: parts[event.key] += (event.device_time_total if gpu else event.cpu_time_total) / 1e6 / steps
+        if event.key in parts: parts[event.key] += event.cpu_time_total / 1e6 / steps
     return parts | dict(other=whole / steps - sum(parts.values()))
 
 # %% ../nbs/07_train.ipynb #plot-history
