@@ -213,6 +213,7 @@ def _steps(config, model, optimiser, pixels, bf16, start=0, micro_batch=None): #
             batch = pixels[order[within * config.batch:][:config.batch].to(pixels.device)]
         with record_function('augment'): draws = augment.draw(2 * config.batch, generator(config.seed, 'draws', step), hw=batch.shape[2:])
         lr = warmup_cosine(step, total, warmup, peak)
+        model.train() # a callback may have left it in eval mode
         m = train_step(forward, Views(batch, draws, augment), optimiser, lr, config.temperature, micro_batch, autocast, keep)
         if not (math.isfinite(m['loss']) and math.isfinite(m['grad_norm'])):
             raise FloatingPointError(f"loss {m['loss']}, gradient norm {m['grad_norm']} at step {step} of {total} (lr {lr:.3g}, peak {peak:.3g}, temperature {config.temperature}; gradient norm one step before: {norm})."
@@ -251,6 +252,10 @@ def _checkpoints(folder): return sorted(folder.glob('checkpoint-*.pt'))
 def _save(folder, state):
     write_checkpoint(folder / f"checkpoint-{state['step']:08}.pt", state)
     for old in _checkpoints(folder)[:-2]: old.unlink()
+
+def _checkpoint(folder, row, model, optimiser, bf16): # after the step of `row`
+    if not all(p.isfinite().all() for p in model.parameters()): raise FloatingPointError(f"weights that are not finite after step {row['step']}")
+    _save(folder, dict(step=row['step'] + 1, seconds=row['seconds'], micro_batch=row['micro_batch'], bf16=bf16, model=model.state_dict(), optimiser=optimiser.state_dict()))
 
 def _newest(folder): # the newest whole checkpoint's state; None if there is no checkpoint
     paths, damaged = _checkpoints(folder), []
@@ -322,6 +327,7 @@ def _resume(folder, config, machine): # -> state of the newest checkpoint or Non
 @contextmanager
 def _open_folder(folder, config, resume, machine): # yields state and history to begin with
     if folder is None:
+        if resume: raise ValueError('folder must name the run to resume, got None')
         yield None, []
         return
     if not resume: _start(folder, config, machine)
@@ -357,6 +363,10 @@ def _bar(total, done, progress):
     screen = sys.stderr.isatty() or in_jupyter()
     look = dict(dynamic_ncols=True, mininterval=1) if screen else dict(file=_LogLines(), ncols=0, mininterval=30, miniters=1)
     return tqdm(total=total, initial=done, disable=not progress, unit='step', **look)
+def _show(bar, row, batch):
+    speed = (row['step'] + 1) * batch / row['seconds']
+    bar.set_postfix_str(f"loss {row['loss']:.3f} (chance {row['chance']:.3f}), lr {row['lr']:.2f}, {speed:.0f} images/s", refresh=False)
+    bar.update()
 
 # %% ../nbs/07_train.ipynb #pretrain
 def pretrain(config:TrainConfig, # settings
@@ -367,12 +377,9 @@ def pretrain(config:TrainConfig, # settings
              resume:bool=False, # go on with the run in `folder`
              on_step=None, # called as on_step(row, model) after each step, row a dict of its metrics
              about=None): # a dict of more to note in machine.json
-    """SimCLR (paper, Algorithm 1); returns the trained model and the history, a dict per step (listed [below](#watching-a-run)).
-
-    Raises before anything is written: `TypeError` or `ValueError` for what does not fit, `FileExistsError` if `folder` is there, `FileNotFoundError` if there is
-    nothing to resume, `BlockingIOError` if another run holds it. Later: `FloatingPointError` for a loss, gradient or weight that is not finite, `OSError` if the disk
-    is full, `KeyboardInterrupt` after SIGINT or SIGTERM, with a checkpoint."""
-    if resume and folder is None: raise ValueError('folder must name the run to resume, got None')
+    """SimCLR (paper, Algorithm 1); returns the trained model and the history, a dict per step (see the table of metrics). Before anything is written: `TypeError` or
+    `ValueError` for what does not fit, `FileExistsError`, `FileNotFoundError` or `BlockingIOError` for a folder that is there, is not, or is in use. Later:
+    `FloatingPointError` if loss, gradient or weights are not finite, `OSError` if the disk is full, `KeyboardInterrupt` after SIGINT or SIGTERM, with a checkpoint."""
     folder = None if folder is None else Path(folder)
     model, optimiser, pixels, bf16 = _prepare(config, images)
     per_epoch = len(images) // config.batch
@@ -390,16 +397,12 @@ def pretrain(config:TrainConfig, # settings
                 row['seconds'] = round(before + time.perf_counter() - begin, 3)
                 history.append(row)
                 if folder: _write_metrics(folder / 'metrics.jsonl', [row])
-                bar.set_postfix_str(f"loss {row['loss']:.3f} (chance {row['chance']:.3f}), lr {row['lr']:.2f}, {done * config.batch / row['seconds']:.0f} images/s", refresh=False)
-                bar.update()
+                _show(bar, row, config.batch)
                 if on_step: on_step(row, model)
-                if on_epoch and done % per_epoch == 0:
-                    on_epoch(done // per_epoch, model, history)
-                    model.train()
+                if on_epoch and done % per_epoch == 0: on_epoch(done // per_epoch, model, history)
                 stop = came and done < total
                 if folder and (done == total or stop or time.perf_counter() - saved >= 60 * config.checkpoint_minutes):
-                    if not all(p.isfinite().all() for p in model.parameters()): raise FloatingPointError(f"weights that are not finite after step {row['step']}")
-                    _save(folder, dict(step=done, seconds=row['seconds'], micro_batch=row['micro_batch'], bf16=bf16, model=model.state_dict(), optimiser=optimiser.state_dict()))
+                    _checkpoint(folder, row, model, optimiser, bf16)
                     saved = time.perf_counter()
                 if stop: raise KeyboardInterrupt(f'stopped by {came[0]} after {done} of {total} steps, with a checkpoint in {folder}; resume=True goes on')
         if folder: save_encoder(model.encoder, folder / 'encoder', overwrite=True, size=config.size)
