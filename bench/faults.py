@@ -4,7 +4,7 @@
     python bench/faults.py --few     # a few of each, for the tests; writes nothing
 
 A run survives if it can go on and ends with the weights, bit for bit, and the metrics of a run that nobody disturbed. The runs are processes
-of their own on the CPU. The exit status is 1 if anything did not survive.
+of their own on the CPU, with one thread. The exit status is 1 if anything did not survive.
 """
 import argparse
 import json
@@ -33,6 +33,7 @@ CHANCE = random.Random(0)
 
 
 def child(folder, config, resume):
+    torch.set_num_threads(1) # the sums of a product depend on how many threads share it
     print('ready', flush=True) # the imports are done
     pretrain(TrainConfig(**config), sample('train')[:256], folder=folder, resume=resume, progress=False)
 
@@ -57,7 +58,9 @@ def same(folder, whole):
 def finished(folder, whole, config=VICTIM):
     p = begin(folder, config)
     _, error = p.communicate()
-    return p.returncode == 0 and same(folder, whole)
+    ended_same = p.returncode == 0 and same(folder, whole)
+    if not ended_same: print(f'{folder} did not survive: {error or "other weights or metrics"}', file=sys.stderr)
+    return ended_same
 
 
 def until(p, folder, steps):
@@ -84,19 +87,15 @@ def kills(n, work, whole, seconds):
 
 
 def signals(n, work, whole, seconds):
-    "SIGINT and SIGTERM in turn, at random moments after the first step: a message, a checkpoint, and the run can go on"
+    "SIGINT and SIGTERM in turn, after a random number of steps: a message, a checkpoint, and the run can go on"
     survived = 0
     for k in range(n):
-        folder, sent, config = work / f'stopped-{k}', (signal.SIGINT, signal.SIGTERM)[k % 2], replace(VICTIM, checkpoint_minutes=10., epochs=10)
+        folder, sent, config = work / f'stopped-{k}', (signal.SIGINT, signal.SIGTERM)[k % 2], replace(VICTIM, checkpoint_minutes=10.)
         p = begin(folder, config)
-        until(p, folder, 1)
-        time.sleep(CHANCE.uniform(0, seconds / 4))
+        until(p, folder, CHANCE.randint(1, 30))
         p.send_signal(sent)
         _, error = p.communicate()
-        if p.returncode == 0: # it had ended already
-            survived += same(folder, whole)
-            continue
-        told = (f'stopped by {sent.name} after' in error or f'{sent.name} came in the last step' in error) and str(folder) in error and len(list(folder.glob('checkpoint-*.pt'))) == 1
+        told = f'stopped by {sent.name} after' in error and str(folder) in error and len(list(folder.glob('checkpoint-*.pt'))) == 1
         survived += told and finished(folder, whole, config)
     return dict(done=n, survived=survived)
 
@@ -104,7 +103,7 @@ def signals(n, work, whole, seconds):
 def second_run(n, work, whole, seconds):
     "A second process on a folder in use is refused; after a kill -9 of the first the folder is free"
     folder, refused = work / 'twice', 0
-    p = begin(folder, replace(VICTIM, epochs=10))
+    p = begin(folder)
     until(p, folder, 1)
     p.send_signal(signal.SIGSTOP) # the first one is there and holds the lock
     for _ in range(n):
@@ -171,8 +170,8 @@ def read_only(n, work, whole, seconds):
 
 
 anything = st.one_of(st.text(max_size=5), st.lists(st.integers(), max_size=2), st.just(float('nan')), st.just(float('inf')), st.booleans())
-WRONG = [(name, st.one_of(anything, st.integers(max_value=-1), st.floats(.1, .9))) for name in 'width groups head_hidden head_out head_layers size batch micro_batch epochs seed'.split()]
-WRONG += [(name, st.one_of(anything, st.floats(max_value=-1e-9))) for name in 'strength min_crop temperature lr warmup_epochs momentum weight_decay trust_coefficient checkpoint_minutes'.split()]
+WRONG = [(name, st.one_of(anything, st.integers(max_value=-1), st.integers(10**10), st.floats(.1, .9))) for name in 'width groups head_hidden head_out head_layers size batch micro_batch epochs seed'.split()]
+WRONG += [(name, st.one_of(anything, st.floats(max_value=-1e-9), st.floats(1e10))) for name in 'strength min_crop temperature lr warmup_epochs momentum weight_decay trust_coefficient checkpoint_minutes'.split()]
 WRONG += [(name, st.floats(above, exclude_min=name != 'momentum')) for name, above in (('strength', 1.25), ('min_crop', 1), ('momentum', 1))]
 WRONG += [(name, st.one_of(st.text(max_size=5), st.integers(), st.none())) for name in 'encoder norm stem lr_rule precision device zero_init head_norm blur channels_last compile'.split()]
 WRONG += [('batch', st.integers(257, 10**6))] # more than there are images

@@ -37,11 +37,13 @@ def _slice(views, rows):
 
 def _embed(model, x):
     with record_function('forward'): out = model(x)
+    if not isinstance(out, torch.Tensor) or not out.is_floating_point(): raise TypeError(f'model must give a float tensor, a row per view, got {getattr(out, "dtype", type(out).__name__)}')
     if len(out) != len(x): raise ValueError(f'model must give a row per view, got {len(out)} rows for {len(x)} views')
     if out.device != x.device: raise ValueError(f'model must give z on the device of its views, {x.device}, got {out.device}')
     return out
 
 def _pass1(model, views, chunks, keep): # -> z and state of each chunk; the last `keep` z with their graphs
+    torch.clear_autocast_cache() # a surrounding autocast may hold copies of the weights before the last step
     outputs, states, K = [], [], len(chunks)
     auto, keep = keep == 'auto', 1 if keep == 'auto' else keep
     for k, rows in enumerate(chunks):
@@ -70,8 +72,10 @@ def _pass2(model, views, chunks, outputs, states, dz):
                 _set_random_state(dz.device, state)
                 with torch.enable_grad(): out = _embed(model, x)
             if out.requires_grad:
-                with torch.autocast(dz.device.type, enabled=False), record_function('backward'): out.backward(dz[rows].to(out.dtype))
-    finally: _set_random_state(dz.device, after)
+                with torch.autocast(dz.device.type, enabled=False), record_function('backward'): out.backward(dz[rows])
+    finally:
+        _set_random_state(dz.device, after)
+        torch.clear_autocast_cache() # the weights are about to change
 
 # %% ../nbs/05_accumulate.ipynb #accumulate
 def accumulate(model, # views -> z, a row each; z[i] must depend on views[i] alone, and on random numbers of torch's generators of the CPU and the views' device, which pass 2 draws again
@@ -79,12 +83,12 @@ def accumulate(model, # views -> z, a row each; z[i] must depend on views[i] alo
                loss_fn, # z (2N, D), float32 or float64 -> scalar
                micro_batch:int=None, # rows of views computed at a time; None: all
                keep=1): # chunks whose graphs are kept from pass 1, more than there are means all; 'auto': on a GPU as many as fit, else 1
-    "Add the gradient of `loss_fn(model(views))` to `.grad`, as `backward()` would, and return that loss, detached; `ValueError` for a setting out of range. After an exception `.grad` may hold a part"
+    "Add the gradient of `loss_fn(model(views))` to `.grad`, as `backward()` would, and return that loss, detached; `ValueError` for a setting out of range, `TypeError` for another output of the model. After an exception `.grad` may hold a part"
     n = len(views)
     micro_batch = n if micro_batch is None else micro_batch
     if n == 0: raise ValueError('views must hold at least one row, got none')
-    if not isinstance(micro_batch, int) or micro_batch < 1: raise ValueError(f'micro_batch must be a whole number of rows, at least 1, or None, got {micro_batch!r}')
-    if keep != 'auto' and (not isinstance(keep, int) or keep < 0): raise ValueError(f"keep must be 'auto' or a number of chunks, 0 or more, got {keep!r}")
+    if type(micro_batch) is not int or micro_batch < 1: raise ValueError(f'micro_batch must be a whole number of rows, at least 1, or None, got {micro_batch!r}')
+    if keep != 'auto' and (type(keep) is not int or keep < 0): raise ValueError(f"keep must be 'auto' or a number of chunks, 0 or more, got {keep!r}")
     chunks = [slice(i, min(i + micro_batch, n)) for i in range(0, n, micro_batch)]
     outputs, states = _pass1(model, views, chunks, keep)
     z = torch.cat([out.detach() for out in outputs])
@@ -92,7 +96,7 @@ def accumulate(model, # views -> z, a row each; z[i] must depend on views[i] alo
     with torch.enable_grad(), torch.autocast(z.device.type, enabled=False), record_function('loss'):
         loss = loss_fn(z)
         loss.backward() # dL/dz, and the gradients of any parameters in the loss
-    _pass2(model, views, chunks, outputs, states, z.grad)
+    if z.grad is not None: _pass2(model, views, chunks, outputs, states, z.grad)
     return loss.detach()
 
 # %% ../nbs/05_accumulate.ipynb #check-batch-norm

@@ -32,11 +32,13 @@ from .resnet import ProjectionHead, SimCLR, init_weights, save_encoder
 _CHOICES = dict(encoder=('tiny', 'resnet18', 'resnet34', 'resnet50'), norm=('group', 'batch'), stem=('cifar', 'imagenet'),
                 lr_rule=('linear', 'sqrt'), precision=('auto', 'bf16', 'float32'))
 _RANGES = ( # fields, what must hold, in words
-    ('width groups head_hidden head_out size batch micro_batch epochs', lambda v: v >= 1, 'at least 1'),
+    ('width groups head_hidden head_out size batch micro_batch epochs', lambda v: 1 <= v <= 1e9, 'at least 1, at most 1e9'),
     ('head_layers', lambda v: v >= 2, 'at least 2'),
     ('seed', lambda v: v >= 0, '0 or more'),
-    ('temperature trust_coefficient', lambda v: 0 < v < math.inf, 'finite, above 0'),
-    ('lr weight_decay warmup_epochs checkpoint_minutes', lambda v: 0 <= v < math.inf, 'finite, 0 or more'),
+    ('temperature', lambda v: 1e-3 <= v <= 1e6, 'in 0.001..1e6'),
+    ('trust_coefficient', lambda v: 0 < v <= 1e3, 'in 0..1000, 0 excluded'),
+    ('lr weight_decay', lambda v: 0 <= v <= 1e6, 'in 0..1e6'),
+    ('warmup_epochs checkpoint_minutes', lambda v: 0 <= v <= 1e9, 'in 0..1e9'),
     ('momentum', lambda v: 0 <= v < 1, 'in 0..1, 1 excluded'),
     ('strength', lambda v: 0 <= v <= 1.25, 'in 0..1.25'),
     ('min_crop', lambda v: 0 < v <= 1, 'in 0..1, 0 excluded'))
@@ -126,7 +128,7 @@ def describe_machine(device): # a torch device
     git = lambda *words: subprocess.run(['git', *words], cwd=here.parent, capture_output=True, text=True)
     ours = shutil.which('git') and git('ls-files', '--error-unmatch', here.name).returncode == 0 # None outside a clone of this project
     commit = git('rev-parse', '--short', 'HEAD').stdout.strip() if ours else None
-    return dict(simclr_nb=__version__, commit=commit, cpu=cpu, cores=os.cpu_count(), gpu=gpu, system=platform.system(), python=platform.python_version(), torch=torch.__version__, device=str(device), bf16=has_bf16(device))
+    return dict(simclr_nb=__version__, commit=commit, cpu=cpu, cores=os.cpu_count(), threads=torch.get_num_threads(), gpu=gpu, system=platform.system(), python=platform.python_version(), torch=torch.__version__, device=str(device), bf16=has_bf16(device))
 
 # %% ../nbs/07_train.ipynb #keep-freed-memory
 def keep_freed_memory():
@@ -190,13 +192,14 @@ def _prepare(config, images): # -> model, optimiser, images' bytes on the device
     if not isinstance(images, ImageSet): raise TypeError(f'images must be an ImageSet, got {_got(images)}')
     if len(images) < config.batch: raise ValueError(f'images must be at least one batch, {config.batch}, got {len(images)}; lower batch')
     device = pick_device(config.device)
-    SimCLRAugment(config.size, config.strength, config.min_crop, blur=config.blur) # these two raise for settings that do not go together
-    warmup_cosine(0, 1, 0, peak_lr(config.lr, config.batch, config.lr_rule))
+    SimCLRAugment(config.size, config.strength, config.min_crop, blur=config.blur) # raises for settings that do not go together
     bf16 = has_bf16(device) if config.precision == 'auto' else config.precision == 'bf16'
     model = build_model(config).to(device, memory_format=torch.channels_last if config.channels_last else torch.preserve_format).train()
     refuse_batch_norm(model, config.micro_batch, 2 * config.batch)
     optimiser = LARS(param_groups(model, config.weight_decay), lr=0., momentum=config.momentum, trust_coefficient=config.trust_coefficient)
-    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16): model.eval()(torch.zeros(2, 3, config.size, config.size, device=device)) # what does not fit together fails here
+    try: # one black view: what does not fit together fails here
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16): model.eval()(torch.zeros(1, 3, config.size, config.size, device=device))
+    except ValueError as e: raise ValueError(f'size must be larger for this encoder (size {config.size}, width {model.encoder.config["width"]}, groups {config.groups}), got: {e}') from None
     return model.train(), optimiser, images.images.to(device), bf16
 
 # %% ../nbs/07_train.ipynb #steps
@@ -250,18 +253,19 @@ def read_checkpoint(path): # a file that `write_checkpoint` made
 def _checkpoints(folder): return sorted(folder.glob('checkpoint-*.pt'))
 
 def _save(folder, state):
+    if not folder.is_dir(): raise FileNotFoundError(f'folder {folder} was moved or removed while the run was going on')
     write_checkpoint(folder / f"checkpoint-{state['step']:08}.pt", state)
     for old in _checkpoints(folder)[:-2]: old.unlink()
 
-def _checkpoint(folder, row, model, optimiser, bf16): # after the step of `row`
+def _checkpoint(folder, row, model, optimiser, **more): # after the step of `row`
     if not all(p.isfinite().all() for p in model.parameters()): raise FloatingPointError(f"weights that are not finite after step {row['step']}")
-    _save(folder, dict(step=row['step'] + 1, seconds=row['seconds'], micro_batch=row['micro_batch'], bf16=bf16, model=model.state_dict(), optimiser=optimiser.state_dict()))
+    _save(folder, dict(step=row['step'] + 1, seconds=row['seconds'], micro_batch=row['micro_batch'], **more, model=model.state_dict(), optimiser=optimiser.state_dict()))
 
 def _newest(folder): # the newest whole checkpoint's state; None if there is no checkpoint
     paths, damaged = _checkpoints(folder), []
     for path in reversed(paths):
         try: state = read_checkpoint(path)
-        except ValueError as e:
+        except (ValueError, OSError) as e:
             _say(str(e))
             damaged.append(path)
             continue
@@ -294,33 +298,46 @@ def _start(folder, config, machine):
     except OSError as e: raise OSError(e.errno, f'{os.strerror(e.errno)}: folder {folder} could not be made') from None
 
 # %% ../nbs/07_train.ipynb #read-run
+def _read_metrics(path): # the complete lines, one per step
+    rows = {}
+    for line in path.read_text(errors='replace').splitlines() if path.exists() else ():
+        try: row = json.loads(line)
+        except ValueError: continue # a kill or a power cut may leave part of a line
+        if isinstance(row, dict) and isinstance(row.get('step'), int): rows[row['step']] = row
+    return list(rows.values())
+
 def read_run(folder): # a run's folder
-    "Settings (`TrainConfig`), machine (a dict) and history (a dict per step) of a run; `FileNotFoundError` or `ValueError` if a file is missing or damaged"
+    "Settings (`TrainConfig`), machine (a dict) and history (a dict per step whose line is whole) of a run; `FileNotFoundError` or `ValueError` if settings or machine are missing or damaged"
     folder = Path(folder)
-    for name in ('settings.json', 'machine.json', 'metrics.jsonl'):
+    for name in ('settings.json', 'machine.json'):
         if not (folder / name).is_file(): raise FileNotFoundError(f'folder {folder} holds no {name}; it is not a run')
-    text = (folder / 'metrics.jsonl').read_text()
-    try: return (TrainConfig(**json.loads((folder / 'settings.json').read_text())), json.loads((folder / 'machine.json').read_text()),
-                 [json.loads(line) for line in text[:text.rfind('\n') + 1].splitlines()]) # a kill may leave part of a line
+    try: return TrainConfig(**json.loads((folder / 'settings.json').read_text())), json.loads((folder / 'machine.json').read_text()), _read_metrics(folder / 'metrics.jsonl')
     except (ValueError, TypeError) as e: raise ValueError(f'the record in {folder} is damaged: {e}') from None
 
 # %% ../nbs/07_train.ipynb #resume
+def _check_same(was, config, folder): # was: a dict of settings
+    for f in fields(config):
+        now = getattr(config, f.name)
+        if was.get(f.name) != now and f.name not in _MAY_CHANGE: raise ValueError(f'{f.name} must be {was.get(f.name)!r} as in {folder}, since another value would change the result; got {now!r}')
+
 def _resume(folder, config, machine): # -> state of the newest checkpoint or None, history up to it
     saved, first, history = read_run(folder)
-    for f in fields(config):
-        was, now = getattr(saved, f.name), getattr(config, f.name)
-        if was != now and f.name not in _MAY_CHANGE: raise ValueError(f'{f.name} must be {was!r} as in {folder}, since another value would change the result; got {now!r}')
-    if first['images_sha256'] != machine['images_sha256']: raise ValueError(f'images must be those that the run in {folder} began with, got others')
+    _check_same(asdict(saved), config, folder)
+    if first.get('images_sha256') != machine['images_sha256']: raise ValueError(f'images must be those that the run in {folder} began with, got others')
     state = _newest(folder)
+    if state: # it knows whose it is, should the files beside it have been changed
+        _check_same(state['settings'], config, f"the last checkpoint in {folder}")
+        if state['images'] != machine['images_sha256']: raise ValueError(f'images must be those of the last checkpoint in {folder}, got others')
+        if config.micro_batch != state['settings']['micro_batch']: state['micro_batch'] = config.micro_batch
     step = state['step'] if state else 0
     _say(f'resuming {folder} after {step} steps')
     history = [row for row in history if row['step'] < step]
     if len(history) < step: _say(f'{folder / "metrics.jsonl"} lacks {step - len(history)} of {step} steps')
+    if first.get('threads') != machine['threads']: _say(f'{machine["threads"]} threads, not {first.get("threads")}: the rounding will differ')
     with atomic_path(folder / 'metrics.jsonl', overwrite=True) as p: _write_metrics(p, history, 'w')
     _write_json(folder / 'settings.json', asdict(config))
     _write_json(folder / 'machine.json', first | {'resumed': first.get('resumed', []) + [machine | {'step': step}]})
     for rest in folder.glob('.*.part'): rest.unlink() # of a write that was killed
-    if state and config.micro_batch != saved.micro_batch: state['micro_batch'] = config.micro_batch
     return state, history
 
 # %% ../nbs/07_train.ipynb #open-folder
@@ -349,7 +366,8 @@ def _noted_signals(active): # yields a list that gets the name of SIGINT or SIGT
         came.append(signal.Signals(number).name)
         restore()
     if active and threading.current_thread() is threading.main_thread(): # only there can signals be handled
-        for number in (signal.SIGINT, signal.SIGTERM): before[number] = signal.signal(number, note)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) != signal.SIG_IGN: before[number] = signal.signal(number, note) # `nohup` and the like ignore them
     try: yield came
     finally: restore()
 
@@ -402,7 +420,7 @@ def pretrain(config:TrainConfig, # settings
                 if on_epoch and done % per_epoch == 0: on_epoch(done // per_epoch, model, history)
                 stop = came and done < total
                 if folder and (done == total or stop or time.perf_counter() - saved >= 60 * config.checkpoint_minutes):
-                    _checkpoint(folder, row, model, optimiser, bf16)
+                    _checkpoint(folder, row, model, optimiser, bf16=bf16, settings=asdict(config), images=machine['images_sha256'])
                     saved = time.perf_counter()
                 if stop: raise KeyboardInterrupt(f'stopped by {came[0]} after {done} of {total} steps, with a checkpoint in {folder}; resume=True goes on')
         if folder: save_encoder(model.encoder, folder / 'encoder', overwrite=True, size=config.size)
