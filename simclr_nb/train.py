@@ -208,7 +208,7 @@ def _steps(config, model, optimiser, pixels, bf16, start=0, micro_batch=None): #
     total, warmup, peak = config.epochs * per_epoch, round(config.warmup_epochs * per_epoch), peak_lr(config.lr, config.batch, config.lr_rule)
     augment = SimCLRAugment(config.size, config.strength, config.min_crop, blur=config.blur)
     autocast = torch.autocast(pixels.device.type, torch.bfloat16, enabled=bf16)
-    forward, keep, norm = torch.compile(model) if config.compile else model, 'auto', None
+    forward, keep, norm = torch.compile(model) if config.compile else model, 'auto', 'none'
     for step in range(start, total):
         epoch, within = divmod(step, per_epoch)
         with record_function('data'):
@@ -222,7 +222,7 @@ def _steps(config, model, optimiser, pixels, bf16, start=0, micro_batch=None): #
             raise FloatingPointError(f"loss {m['loss']}, gradient norm {m['grad_norm']} at step {step} of {total} (lr {lr:.3g}, peak {peak:.3g}, temperature {config.temperature}; gradient norm one step before: {norm})."
                                      " Begin a new run with a lower lr, a longer warmup, a temperature of at least .1, or precision float32")
         if m['micro_batch'] != micro_batch: micro_batch, keep = m['micro_batch'], 1
-        norm = m['grad_norm']
+        norm = f"{m['grad_norm']:.3g}"
         yield dict(step=step, epoch=epoch, **m, chance=chance_loss(config.batch), lr=lr)
 
 # %% ../nbs/07_train.ipynb #checkpoint
@@ -432,6 +432,7 @@ def step_times(config:TrainConfig, # settings
                images:ImageSet, # labels are not used
                steps:int=5): # steps to measure, after two to warm up
     "Seconds of a step by part, a dict: data, augment, forward, loss, backward, optimiser, and other, the rest. `ValueError` if the run is too short or not on the CPU"
+    os.environ.setdefault('KINETO_LOG_LEVEL', '99') # the profiler would tell the terminal what it does
     model, optimiser, pixels, bf16 = _prepare(config, images)
     total = config.epochs * (len(images) // config.batch)
     if pixels.device.type != 'cpu': raise ValueError(f"device must be cpu, got {pixels.device}: a GPU works on while the CPU's clock runs; PyTorch's profiler shows these names, too")
