@@ -9,11 +9,13 @@ __all__ = ['load_data', 'free_folder', 'simclr_pretrain', 'simclr_evaluate', 'si
 import inspect, shlex, sys
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from functools import wraps
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from fastcore import script
 from fastcore.docments import docments
-from fastcore.script import Param, call_parse
 
 from .data import cifar10, fetch_cifar10, image_folder, sample
 from .evaluate import evaluate_run, format_table
@@ -45,6 +47,19 @@ def _one_line_errors(command):
     except (ValueError, OSError, FloatingPointError, torch.OutOfMemoryError) as e: sys.exit(f'{command}: {e}')
     except KeyboardInterrupt as e: sys.exit(f'{command}: {str(e) or "interrupted"}')
 
+# %% ../nbs/09_cli.ipynb #command
+def _spelling(word): # of an option, as the installed fastcore has it
+    name, equals, value = word.partition('=')
+    return (name.replace('-', '_').replace('__', '--', 1) if hasattr(script, 'Param') else name.replace('_', '-')) + equals + value if word.startswith('--') else word
+
+def _command(f):
+    @wraps(f)
+    def run(*args, **kwargs):
+        if args or kwargs or not Path(sys.argv[0]).name.startswith(f.__name__): return f(*args, **kwargs)
+        given = vars(script.anno_parser(f, prog=f.__name__).parse_args([_spelling(word) for word in sys.argv[1:]]))
+        return f(**{k: v for k, v in given.items() if k not in ('pdb', 'xtra')}) # fastcore's own
+    return run
+
 # %% ../nbs/09_cli.ipynb #takes-settings
 def _help(field):
     values = {name: getattr(config, field.name) for name, config in PRESETS.items()}
@@ -52,10 +67,13 @@ def _help(field):
     default = f'default: {shown.pop()}' if len(shown) == 1 else ', '.join(f'{k}: {v}' for k, v in values.items())
     return docments(TrainConfig)[field.name] + ('' if field.type is bool or default == 'default: None' else f' ({default})')
 
+def _option(field): # an annotation with its help, for fastcore 1 and 2
+    return script.Param(_help(field), field.type) if hasattr(script, 'Param') else Annotated[field.type, _help(field)]
+
 def _takes_settings(f):
     signature = inspect.signature(f)
     own = [p for p in signature.parameters.values() if p.kind != p.VAR_KEYWORD]
-    more = [inspect.Parameter(x.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Param(_help(x), x.type)) for x in fields(TrainConfig)]
+    more = [inspect.Parameter(x.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(x)) for x in fields(TrainConfig)]
     f.__signature__ = signature.replace(parameters=own + more)
     return f
 
@@ -68,7 +86,7 @@ def _report(folder, train, test):
     print(f'in {folder}: settings, metrics, results, the encoder, and pictures (loss, views, neighbours)')
 
 # %% ../nbs/09_cli.ipynb #simclr-pretrain
-@call_parse
+@_command
 @_takes_settings
 def simclr_pretrain(data:str=None, # sample, cifar10, or the path of a folder of pictures (default: sample, or what a resumed run had)
                     preset:str='quick', # quick, notes or gpu18: the settings that the options below change
@@ -95,7 +113,7 @@ def simclr_pretrain(data:str=None, # sample, cifar10, or the path of a folder of
         if test: _report(folder, train, test)
 
 # %% ../nbs/09_cli.ipynb #simclr-evaluate
-@call_parse
+@_command
 def simclr_evaluate(folder:str, # a run's folder
                     data:str='sample'): # labelled images: sample or cifar10
     "Measure the encoder of a run on labelled images, beside raw pixels and its random initialisation"
@@ -106,7 +124,7 @@ def simclr_evaluate(folder:str, # a run's folder
         _report(Path(folder), *load_data(data))
 
 # %% ../nbs/09_cli.ipynb #simclr-data
-@call_parse
+@_command
 def simclr_data(root:str=None): # cache folder; default: $SIMCLR_NB_CACHE, else ~/.cache/simclr_nb
     "Fetch all of CIFAR-10 into the cache and check it against the official sums"
     with _one_line_errors('simclr_data'):
