@@ -33,7 +33,7 @@ _CHOICES = dict(encoder=('tiny', 'resnet18', 'resnet34', 'resnet50'), norm=('gro
                 lr_rule=('linear', 'sqrt'), precision=('auto', 'bf16', 'float32'))
 _RANGES = ( # fields, what must hold, in words
     ('width groups head_hidden head_out size batch micro_batch epochs', lambda v: 1 <= v <= 1e9, 'at least 1, at most 1e9'),
-    ('head_layers', lambda v: v >= 2, 'at least 2'),
+    ('head_layers', lambda v: 2 <= v <= 100, 'in 2..100'),
     ('seed', lambda v: v >= 0, '0 or more'),
     ('temperature', lambda v: 1e-3 <= v <= 1e6, 'in 0.001..1e6'),
     ('trust_coefficient', lambda v: 0 < v <= 1e3, 'in 0..1000, 0 excluded'),
