@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'TrainConfig', 'pick_device', 'has_bf16', 'describe_machine', 'keep_freed_memory', 'build_model',
-           'train_step', 'write_checkpoint', 'read_checkpoint', 'read_run', 'pretrain', 'step_times', 'plot_history']
+           'train_step', 'write_checkpoint', 'read_checkpoint', 'read_run', 'pretrain', 'step_times', 'load_model',
+           'plot_history']
 
 # %% ../nbs/07_train.ipynb #imports
 import ctypes, hashlib, io, json, math, os, pickle, platform, shutil, signal, subprocess, sys, tempfile, threading, time
@@ -16,6 +17,8 @@ import matplotlib.pyplot as plt
 import torch
 from fastcore.imports import in_jupyter
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch.nn.utils import get_total_norm
 from torch.profiler import ProfilerActivity, profile, record_function
 from tqdm import tqdm
@@ -26,7 +29,7 @@ from .augment import SimCLRAugment, Views
 from .data import ImageSet, _got, atomic_path, generator, sample
 from .lars import LARS, param_groups, peak_lr, warmup_cosine
 from .ntxent import chance_loss, nt_xent
-from .resnet import ProjectionHead, SimCLR, init_weights, save_encoder
+from .resnet import ProjectionHead, SimCLR, init_weights, load_encoder, save_encoder
 
 # %% ../nbs/07_train.ipynb #check-settings
 _CHOICES = dict(encoder=('tiny', 'resnet18', 'resnet34', 'resnet50'), norm=('group', 'batch'), stem=('cifar', 'imagenet'),
@@ -423,7 +426,9 @@ def pretrain(config:TrainConfig, # settings
                     _checkpoint(folder, row, model, optimiser, bf16=bf16, settings=asdict(config), images=machine['images_sha256'])
                     saved = time.perf_counter()
                 if stop: raise KeyboardInterrupt(f'stopped by {came[0]} after {done} of {total} steps, with a checkpoint in {folder}; resume=True goes on')
-        if folder: save_encoder(model.encoder, folder / 'encoder', overwrite=True, size=config.size)
+        if folder:
+            save_encoder(model.encoder, folder / 'encoder', overwrite=True, size=config.size)
+            with atomic_path(folder / 'head.safetensors', overwrite=True) as p: p.write_bytes(save({k: v.detach().cpu().contiguous() for k, v in model.head.state_dict().items()}))
         if came: raise KeyboardInterrupt(f'{came[0]} came in the last step; the run in {folder} is complete')
     return model.eval(), history
 
@@ -447,6 +452,19 @@ def step_times(config:TrainConfig, # settings
     for event in profiler.key_averages():
         if event.key in parts: parts[event.key] += event.cpu_time_total / 1e6 / steps
     return parts | dict(other=whole / steps - sum(parts.values()))
+
+# %% ../nbs/07_train.ipynb #load-model
+def load_model(folder) -> SimCLR: # of a run that has ended
+    "Encoder and head as they were after the last step, on the CPU in eval mode; `FileNotFoundError` if something is missing, `ValueError` if it is damaged or does not fit the settings"
+    folder = Path(folder)
+    model = build_model(read_run(folder)[0])
+    if not (folder / 'head.safetensors').is_file(): raise FileNotFoundError(f'{folder / "head.safetensors"} does not exist; a run leaves it when it ends')
+    encoder = load_encoder(folder / 'encoder')
+    try:
+        model.encoder.load_state_dict(encoder.state_dict())
+        model.head.load_state_dict(load_file(folder / 'head.safetensors'))
+    except (SafetensorError, RuntimeError) as e: raise ValueError(f'encoder or head in {folder} is damaged or does not fit its settings: {e}'[:300]) from None
+    return model.eval()
 
 # %% ../nbs/07_train.ipynb #plot-history
 def plot_history(history): # from `pretrain` or `read_run`
