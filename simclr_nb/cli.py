@@ -6,7 +6,7 @@
 __all__ = ['load_data', 'free_folder', 'newest_run', 'simclr_pretrain', 'simclr_evaluate', 'simclr_embed', 'simclr_data']
 
 # %% ../nbs/09_cli.ipynb #imports
-import inspect, shlex, sys, warnings
+import argparse, inspect, shlex, sys, warnings
 from dataclasses import fields, replace
 from functools import wraps
 from pathlib import Path
@@ -57,7 +57,9 @@ def _parser(f, first): # first: the parameter that may stand first, or None
     f.__signature__ = signature.replace(parameters=[p for p in signature.parameters.values() if p.name != first])
     try: parser = script.anno_parser(f, prog=f.__name__)
     finally: f.__signature__ = signature
-    if first: parser.add_argument(first, nargs='?', help=docments(f)[first])
+    if first:
+        parser.add_argument(first, nargs='?', help=docments(f)[first])
+        parser.add_argument(f'--{first}', dest='named', help=argparse.SUPPRESS) # works with its name, too
     parser.add_argument('--debug', action='store_true', help='show where an error came from')
     return parser
 
@@ -67,6 +69,7 @@ _FORESEEN = (ValueError, OSError, FloatingPointError, ModuleNotFoundError, torch
 def _from_shell(f, first, words):
     given = {k: v for k, v in vars(_parser(f, first).parse_args([_spelling(w) for w in words])).items() if k not in ('pdb', 'xtra')} # fastcore's own
     debug = given.pop('debug')
+    if first and (named := given.pop('named')) is not None: given[first] = named
     if first and given[first] is None: del given[first]
     def say(message, category, *where, **how): print(f'{f.__name__}: {message}', file=sys.stderr)
     with warnings.catch_warnings():

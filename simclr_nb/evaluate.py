@@ -224,7 +224,7 @@ def linear_probe_sgd(encoder, # frozen; views (n, 3, H, W) in 0..1 -> h (n, F)
                      min_crop:float=.08, # smallest crop, as a part of the image's area
                      seed:int=0, # of order and crops
                      progress:bool=False): # show a bar
-    "Test accuracy, 0..1, of a linear classifier trained by SGD on crops and flips through the frozen encoder (paper, Section 4, and its code). `TypeError` or `ValueError` for what does not fit"
+    "Test accuracy, 0..1, of a linear classifier trained by SGD on crops and flips through the frozen encoder (paper, B.6; epochs and batch as in its code for CIFAR-10). `TypeError` or `ValueError` for what does not fit"
     _check_labels('test labels', test.labels, len(test))
     with _eval_mode(encoder):
         classifier = _train_classifier(encoder, train, epochs, batch, lr, momentum, min_crop, seed, progress, frozen=True)
@@ -401,7 +401,7 @@ def embedding_map(h, # (M, F) features, M > 2
 # %% ../nbs/08_evaluate.ipynb #show-map
 def show_map(images:ImageSet, # M images
              xy, # (M, 2) places
-             size:float=.035, # of a thumbnail, as a part of the picture's width
+             size:float=.03, # of a thumbnail, as a part of the picture's width
              seed:int=0): # of the order in which images are tried
     "Thumbnails at their places, framed in the colour of their class where labels are known; where they would overlap only one is drawn. Returns the figure; `ValueError` if the numbers differ"
     if tuple(xy.shape) != (len(images), 2): raise ValueError(f'xy must be ({len(images)}, 2), a place for each image, got {tuple(xy.shape)}')
@@ -444,12 +444,12 @@ def plot_label_curve(rows): # dicts with name, labels, accuracy, and std where k
 # %% ../nbs/08_evaluate.ipynb #write-report
 _STYLE = 'body{font:16px/1.5 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem;color:#222}img{max-width:100%}table{border-collapse:collapse}td,th{padding:.15rem .9rem;text-align:right;border-bottom:1px solid #ccc}td:first-child,th:first-child{text-align:left}p{max-width:44rem}'
 
-def _html(content): # a figure, or the lines of a table
+def _html(content, alt): # a figure, or the lines of a table
     if isinstance(content, plt.Figure):
         png = io.BytesIO()
         content.savefig(png, dpi=110, format='png')
         plt.close(content)
-        return f'<img alt="" src="data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}">'
+        return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}">'
     row = lambda cells, tag: '<tr>' + ''.join(f'<{tag}>{html.escape(c)}</{tag}>' for c in cells) + '</tr>'
     return '<table>' + row(content[0], 'th') + ''.join(row(line, 'td') for line in content[1:]) + '</table>'
 
@@ -457,7 +457,7 @@ def write_report(path, # the file to make or replace
                  title, # of the page
                  parts): # (heading, what it shows in words, figure or lines of a table) each
     "Write one HTML file with all pictures inside; figures are closed"
-    body = ''.join(f'<h2>{html.escape(heading)}</h2>\n<p>{html.escape(words)}</p>\n{_html(content)}\n' for heading, words, content in parts)
+    body = ''.join(f'<h2>{html.escape(heading)}</h2>\n<p>{html.escape(words)}</p>\n{_html(content, heading)}\n' for heading, words, content in parts)
     page = f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n<body>\n<h1>{html.escape(title)}</h1>\n{body}</body>\n</html>\n'
     with atomic_path(path, overwrite=True) as p: p.write_text(page, encoding='utf-8')
 
@@ -487,28 +487,37 @@ def _measure(models, features, pairs, train, test): # -> the content of results.
     result['confusion'] = confusion_matrix(predicted, test_y, classes).tolist()
     return result
 
-# %% ../nbs/08_evaluate.ipynb #report-parts
-def _report_parts(config, machine, history, result, features, train, test, shown): # tables and pictures of a report
-    parts = []
+# %% ../nbs/08_evaluate.ipynb #report-tables
+def _report_tables(result, train, test):
+    rows, few, measures = result['rows'], result['labels'], result['measures']
     if test is not None:
-        parts.append(('Accuracy', f'On {len(test):,} test images ± standard error, from {len(train):,} labelled images: the vote of the nearest neighbours, and a linear probe. z is the output of the projection head.', _accuracy_lines(result['rows'])))
-        fractions = sorted({r['labels'] for r in result['labels']})
-        cells = {(r['name'], r['labels']): f"{100 * r['accuracy']:.1f}" for r in result['labels']}
-        if cells: parts.append(('Few labels', 'Accuracy of the linear probe, %, from as many labels of each class.', [['features', *(f'{n:,} labels' for n in fractions)], *([name, *(cells[name, n] for n in fractions)] for name in features)]))
-    parts.append(('Measures', 'Of two views of each of some images. Alignment: mean squared distance of partners, 0 is closest. Uniformity: -4 is most even, 0 is collapsed. Effective rank: directions in use.',
-                  [['embedding', 'alignment', 'uniformity', 'effective rank'], *([m['name'], *(f'{m[k]:.2f}' for k in ('alignment', 'uniformity', 'effective_rank'))] for m in result['measures'])]))
-    queries, base, rows = shown
-    parts.append(('Neighbours', 'The nearest images under the network before training and after' + ('; wrong classes in red.' if test is not None else '.'), show_neighbours(queries, base, rows, k=min(5, len(base)))))
-    some = test if test is not None else train
-    h = features['SimCLR'][0 if test is None else 1][:2000]
-    if len(h) > 2: parts.append(('Map', 'The features in the plane in which they vary most (PCA).', show_map(some[:2000], embedding_map(h))))
-    if test is not None: parts.append(('Confusion', 'Predictions of the linear probe, in percent of each true class.', show_confusion(torch.tensor(result['confusion']), test.classes or list(map(str, range(len(result['confusion'])))))))
+        yield ('Accuracy', f'On {len(test):,} test images, ± standard error, from {len(train):,} labelled images: the vote of the nearest neighbours, and a linear probe. '
+               'z is the output of the projection head.', _accuracy_lines(rows))
+    if few:
+        counts, cells = sorted({r['labels'] for r in few}), {(r['name'], r['labels']): f"{100 * r['accuracy']:.1f}" for r in few}
+        lines = [[name, *(cells[name, n] for n in counts)] for name in dict.fromkeys(r['name'] for r in few)]
+        yield 'Few labels', 'Accuracy of the linear probe, %, from a few labels, as many of each class.', [['features', *(f'{n:,} labels' for n in counts)], *lines]
+    keys = ('alignment', 'uniformity', 'effective_rank')
+    yield ('Measures', 'Of two views of each of up to 1,000 images. Alignment: mean squared distance of partners, 0 is closest. Uniformity: -4 is even, 0 is collapsed. '
+           'Effective rank: directions in use.', [['embedding', 'alignment', 'uniformity', 'effective rank'], *([m['name'], *(f'{m[k]:.2f}' for k in keys)] for m in measures)])
+
+# %% ../nbs/08_evaluate.ipynb #report-pictures
+def _report_pictures(config, history, result, features, train, test):
+    both, n = ('random initialisation', 'SimCLR'), min(10, len(train) // 2)
+    if test is None: # the first images ask the others
+        neighbours = show_neighbours(train[:n], train[n:], {k: (features[k][0][n:], features[k][0][:n]) for k in both}, k=min(5, len(train) - n))
+    else: neighbours = show_neighbours(test[:10], train, {k: (features[k][0], features[k][1][:10]) for k in both}, k=min(5, len(train)))
+    yield 'Neighbours', 'The nearest images under the network before training and after' + ('.' if test is None else '; wrong classes in red.'), neighbours
+    on_map = (train if test is None else test)[:2000]
+    yield 'Map', 'The features in the plane in which they vary most (PCA). Where images would overlap, one is drawn.', show_map(on_map, embedding_map(features['SimCLR'][-1][:2000]))
+    if test is not None:
+        counts = torch.tensor(result['confusion'])
+        yield 'Confusion', 'Predictions of the linear probe, in percent of each true class.', show_confusion(counts, test.classes or [str(k) for k in range(len(counts))])
     few = train.images[:10].cpu()
     views = two_views(few, SimCLRAugment(config.size, config.strength, config.min_crop, blur=config.blur), generator(config.seed, 'pictures'))
     resized = F.interpolate(few / 255, size=(config.size, config.size), mode='bilinear', antialias=True)
-    parts.append(('Views', 'What the loss was trained on: images, and two random views of each.', show_images(torch.cat([resized, views]), cols=len(few), row_titles=['image', 'view i', 'view i+N'])))
-    if history: parts.append(('Training', f"{len(history):,} steps in {history[-1]['seconds'] / 60:.1f} minutes.", plot_history(history)))
-    return parts + [('Settings', 'As in settings.json and machine.json.', [['setting', 'value'], *([k, str(v)] for k, v in (vars(config) | machine).items() if k != 'resumed')])]
+    yield 'Views', 'What the loss was trained on: images, and two random views of each.', show_images(torch.cat([resized, views]), cols=len(few), row_titles=['image', 'view i', 'view i+N'])
+    if history: yield 'Training', f"{history[-1]['step'] + 1:,} steps in {history[-1]['seconds'] / 60:.1f} minutes.", plot_history(history)
 
 # %% ../nbs/08_evaluate.ipynb #evaluate-run
 def evaluate_run(folder, # a run's folder, with settings, metrics, encoder and head
@@ -529,9 +538,8 @@ def evaluate_run(folder, # a run's folder, with settings, metrics, encoder and h
     features['SimCLR, z'] = [embed(models['SimCLR'], s) for s in sets]
     augment, few = SimCLRAugment(config.size, config.strength, config.min_crop, blur=config.blur), sets[-1].images[:1000].cpu()
     result = _measure(models, features, Views(few, augment.draw(2 * len(few), generator(config.seed, 'measures'), hw=few.shape[2:]), augment), train, test)
-    n = min(10, len(train) // 2) # without test images, the first of the training images ask the others
-    shown = (test[:10], train, {k: (features[k][0], features[k][1][:10]) for k in models}) if test is not None else (train[:n], train[n:], {k: (features[k][0][n:], features[k][0][:n]) for k in models})
-    parts = _report_parts(config, machine, history, result, features, train, test, shown)
+    settings = [['setting', 'value'], *([k, str(v)] for k, v in (vars(config) | machine).items() if k != 'resumed')]
+    parts = [*_report_tables(result, train, test), *_report_pictures(config, history, result, features, train, test), ('Settings', 'From settings.json and machine.json.', settings)]
     with atomic_path(folder / 'results.json', overwrite=True) as p: p.write_text(json.dumps(result, indent=1) + '\n')
     write_report(folder / 'report.html' if report is None else report, f'Run {folder.resolve().name}', parts)
     return result

@@ -264,6 +264,10 @@ def _checkpoint(folder, row, model, optimiser, **more): # after the step of `row
     if not all(p.isfinite().all() for p in model.parameters()): raise FloatingPointError(f"weights that are not finite after step {row['step']}")
     _save(folder, dict(step=row['step'] + 1, seconds=row['seconds'], micro_batch=row['micro_batch'], **more, model=model.state_dict(), optimiser=optimiser.state_dict()))
 
+def _save_model(folder, model, size):
+    save_encoder(model.encoder, folder / 'encoder', overwrite=True, size=size)
+    with atomic_path(folder / 'head.safetensors', overwrite=True) as p: p.write_bytes(save({k: v.detach().cpu().contiguous() for k, v in model.head.state_dict().items()}))
+
 def _newest(folder): # the newest whole checkpoint's state; None if there is no checkpoint
     paths, damaged = _checkpoints(folder), []
     for path in reversed(paths):
@@ -426,9 +430,7 @@ def pretrain(config:TrainConfig, # settings
                     _checkpoint(folder, row, model, optimiser, bf16=bf16, settings=asdict(config), images=machine['images_sha256'])
                     saved = time.perf_counter()
                 if stop: raise KeyboardInterrupt(f'stopped by {came[0]} after {done} of {total} steps, with a checkpoint in {folder}; resume=True goes on')
-        if folder:
-            save_encoder(model.encoder, folder / 'encoder', overwrite=True, size=config.size)
-            with atomic_path(folder / 'head.safetensors', overwrite=True) as p: p.write_bytes(save({k: v.detach().cpu().contiguous() for k, v in model.head.state_dict().items()}))
+        if folder: _save_model(folder, model, config.size)
         if came: raise KeyboardInterrupt(f'{came[0]} came in the last step; the run in {folder} is complete')
     return model.eval(), history
 
