@@ -65,10 +65,10 @@ def tuned(encoder, train, test, seed, settings):
     return dict(figures=figures, settings=settings)
 
 
-def supervised(train, test, epochs=10):
-    classifier = fine_tune(build_model(SETTINGS).encoder, train, epochs=epochs)
+def supervised(train, test, epochs=10, lr=.04): # more labels bear a higher rate
+    classifier = fine_tune(build_model(SETTINGS).encoder, train, epochs=epochs, lr=lr)
     h = [embed(classifier[0], s) for s in (train, test)]
-    return dict(accuracy=accuracy(embed(classifier, test).argmax(1), test.labels), h=probes(*h, train, test, 0), epochs=epochs)
+    return dict(accuracy=accuracy(embed(classifier, test).argmax(1), test.labels), h=probes(*h, train, test, 0), epochs=epochs, lr=lr)
 
 
 def pieces(train, test):
@@ -93,7 +93,8 @@ def store(folder=HERE.parent / 'nbs/stored/hour', every=25):
     with atomic_path(folder / 'head.safetensors', overwrite=True) as p: p.write_bytes(save(model.head.state_dict()))
     for name in ('settings.json', 'machine.json'):
         with atomic_path(folder / name, overwrite=True) as p: p.write_bytes((OUT / 'hour' / name).read_bytes())
-    rows = [r for r in read_run(OUT / 'hour')[2] if r['step'] % every == 0 or r['step'] == len(read_run(OUT / 'hour')[2]) - 1]
+    history = read_run(OUT / 'hour')[2]
+    rows = [r for r in history if r['step'] % every == 0 or r is history[-1]]
     with atomic_path(folder / 'metrics.jsonl', overwrite=True) as p: p.write_text(''.join(json.dumps(r) + '\n' for r in rows))
 
 

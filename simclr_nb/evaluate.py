@@ -141,7 +141,7 @@ def fit_logistic(h, # (M, F) features
     "Weights (classes, F) and biases (classes,) that minimise the L2-penalised mean cross-entropy, after at most 300 iterations of L-BFGS"
     W = torch.zeros(classes, h.shape[1], dtype=h.dtype, requires_grad=True)
     b = torch.zeros(classes, dtype=h.dtype, requires_grad=True)
-    optimiser = torch.optim.LBFGS([W, b], max_iter=300, tolerance_grad=1e-5, history_size=10, line_search_fn='strong_wolfe')
+    optimiser = torch.optim.LBFGS([W, b], max_iter=300, tolerance_grad=1e-6, history_size=10, line_search_fn='strong_wolfe')
     def closure():
         optimiser.zero_grad()
         loss = F.cross_entropy(h @ W.T + b, y) + l2 * W.square().sum()
