@@ -433,12 +433,12 @@ def label_curve(features:dict, # name -> (train_h, test_h)
 # %% ../nbs/08_evaluate.ipynb #plot-label-curve
 def plot_label_curve(rows): # dicts with name, labels, accuracy, and std where known
     "Accuracy in percent over the number of labels, a line per name; returns the figure"
-    fig, ax = plt.subplots(figsize=(5.5, 3.4), layout='constrained')
+    fig, ax = plt.subplots(figsize=(7.5, 3.4), layout='constrained')
     for name in dict.fromkeys(r['name'] for r in rows):
         own = sorted((r for r in rows if r['name'] == name), key=lambda r: r['labels'])
         ax.errorbar([r['labels'] for r in own], [100 * r['accuracy'] for r in own], [100 * (r.get('std') or 0) for r in own], marker='o', ms=4, capsize=3, label=name)
     ax.set(xscale='log', xlabel='labels', ylabel='accuracy on test images, %')
-    ax.legend(fontsize=8)
+    fig.legend(fontsize=8, loc='outside right upper')
     return fig
 
 # %% ../nbs/08_evaluate.ipynb #write-report
