@@ -61,6 +61,7 @@ def _parser(f, first): # first: the parameter that may stand first, or None
         parser.add_argument(first, nargs='?', help=docments(f)[first])
         parser.add_argument(f'--{first}', dest='named', help=argparse.SUPPRESS) # works with its name, too
     parser.add_argument('--debug', action='store_true', help='show where an error came from')
+    parser.error = lambda message: sys.exit(f'{f.__name__}: {message} (--help lists the options)')
     return parser
 
 # %% ../nbs/09_cli.ipynb #run-command
@@ -71,6 +72,7 @@ def _from_shell(f, first, words):
     debug = given.pop('debug')
     if first and (named := given.pop('named')) is not None: given[first] = named
     if first and given[first] is None: del given[first]
+    if hasattr(sys.stdout, 'reconfigure'): sys.stdout.reconfigure(errors='replace') # a terminal may lack ± and the like
     def say(message, category, *where, **how): print(f'{f.__name__}: {message}', file=sys.stderr)
     with warnings.catch_warnings():
         warnings.showwarning = say
@@ -121,7 +123,7 @@ def _report(folder, train, test, out=None):
     print(f'in {folder}: settings, metrics, results and the encoder\nreport: {out or Path(folder) / "report.html"}')
 
 # %% ../nbs/09_cli.ipynb #simclr-pretrain
-@_command()
+@_command('data')
 @_takes_settings
 def simclr_pretrain(data:str=None, # sample, cifar10, or the path of a folder of pictures (default: sample, or what a resumed run had)
                     preset:str='quick', # quick, notes or gpu18: the settings that the options below change
@@ -142,7 +144,7 @@ def simclr_pretrain(data:str=None, # sample, cifar10, or the path of a folder of
     if config.epochs > 300 and config.temperature > .1: print('advice: beyond 300 epochs, temperature 0.1 is worth a trial')
     print(f'run folder: {folder}', flush=True)
     try: pretrain(config, train, folder=folder, resume=bool(resume), about=dict(data=data if test else str(Path(data).resolve())))
-    except KeyboardInterrupt as e: raise KeyboardInterrupt(f'{e}; go on with: simclr_pretrain --resume {shlex.quote(str(folder))}' if str(e) else '') from None
+    except KeyboardInterrupt as e: raise KeyboardInterrupt(f"{str(e).replace('; resume=True goes on', '')}; go on with: simclr_pretrain --resume {shlex.quote(str(folder))}" if str(e) else '') from None
     print('trained; evaluating', flush=True)
     _report(folder, train, test)
 
@@ -150,7 +152,7 @@ def simclr_pretrain(data:str=None, # sample, cifar10, or the path of a folder of
 @_command('folder')
 def simclr_evaluate(folder:str=None, # a run's folder; default: the newest in runs
                     data:str=None, # sample, cifar10, or a folder of pictures; default: what the run was trained on
-                    out:str=None): # the HTML report to make, a new file; default: report.html in the run's folder, replaced
+                    out:str=None): # the HTML report to make, a new file, with the results beside it as .json; default: report.html and results.json in the run's folder, replaced
     "Measure the encoder of a run and write a report: with labels accuracy beside raw pixels and random initialisation, without them measures and pictures"
     folder = Path(folder or newest_run())
     config, machine, _ = read_run(folder) # so that a wrong folder is told before images are fetched
@@ -170,7 +172,6 @@ def simclr_embed(data:str='sample', # a folder of pictures, sample or cifar10 (d
     "Write the features h of pictures as safetensors: h (M, F) float32, labels where known, and class and file names in the metadata"
     if Path(out).exists(): raise FileExistsError(f'{out} exists already and is left as it is; choose another name or move it away')
     if split not in ('train', 'test'): raise ValueError(f"split must be 'train' or 'test', got {split!r}")
-    if not Path(out).resolve().parent.is_dir(): raise FileNotFoundError(f'folder {Path(out).parent} does not exist')
     path = Path(encoder or newest_run())
     net = load_encoder(path / 'encoder' if path.is_dir() else path)
     train, test = load_data(data, net.config.get('size', 32))
@@ -179,7 +180,7 @@ def simclr_embed(data:str='sample', # a folder of pictures, sample or cifar10 (d
     keep_freed_memory()
     h = embed(net.to(pick_device(device)), images, batch, progress=True)
     save_embeddings(out, h, images, about=dict(encoder=str(path), **net.config))
-    print(f'{len(h):,} images, {h.shape[1]} numbers each, in {out}')
+    print(f'{len(h):,} images, {h.shape[1]} numbers each, by {path}, in {out}')
 
 # %% ../nbs/09_cli.ipynb #simclr-data
 @_command()

@@ -128,7 +128,7 @@ def show_image(image, # (3, H, W) or (H, W): uint8 0-255 or float 0-1
     grey = dict(cmap='gray', vmin=0, vmax=1 if image.is_floating_point() else 255) if image.ndim == 2 else {}
     ax.imshow(image.numpy() if image.ndim == 2 else image.permute(1, 2, 0).numpy(), interpolation='nearest', **grey)
     ax.set_xticks([]); ax.set_yticks([])
-    if title is not None: ax.set_title(title, fontsize=8)
+    if title is not None: ax.set_title(title, fontsize=8, parse_math=False)
     return ax
 
 # %% ../nbs/00_data.ipynb #show-images

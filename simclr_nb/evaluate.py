@@ -44,20 +44,20 @@ def embed(encoder, # views (n, 3, H, W) in 0..1 -> h (n, F); a whole `SimCLR` gi
           batch:int=500, # images at a time
           progress:bool=False # show a bar
          ):
-    "h of all images as float32 (M, F) on the CPU; the encoder's mode is left as it was. `TypeError` for images of another kind, `ValueError` for none or floats outside 0..1"
+    "h of all images as float32 (M, F) on the CPU; the encoder's mode is left as it was. `TypeError` for images of another kind, `ValueError` for none, another shape, floats outside 0..1 or a batch below 1"
     pixels = images.images if isinstance(images, ImageSet) else images
     if not isinstance(pixels, (torch.Tensor, Views)) or isinstance(pixels, torch.Tensor) and not (pixels.dtype == torch.uint8 or pixels.is_floating_point()):
         raise TypeError(f'images must be an ImageSet, a uint8 tensor (M, 3, H, W) or float views, got {_got(images)}')
     if isinstance(pixels, torch.Tensor) and pixels.ndim != 4: raise ValueError(f'images must have shape (M, 3, H, W), got {tuple(pixels.shape)}')
     if len(pixels) == 0: raise ValueError('images must hold at least one image, got none')
     if batch < 1: raise ValueError(f'batch must be at least 1, got {batch}')
-    device, out = next((p.device for p in encoder.parameters()), torch.device('cpu')), []
+    device, dtype, out = *next(((p.device, p.dtype) for p in encoder.parameters()), (torch.device('cpu'), torch.float32)), []
     with _eval_mode(encoder), full_precision(device), tqdm(total=len(pixels), unit='image', disable=not progress) as bar:
         for i in range(0, len(pixels), batch):
             part = pixels[i:i + batch].to(device)
             part = part / 255 if part.dtype == torch.uint8 else part
             if not (part.min() >= 0 and part.max() <= 1): raise ValueError(f'views must lie in 0..1, got {float(part.min()):.3g}..{float(part.max()):.3g}')
-            out.append(encoder(part).float().cpu())
+            out.append(encoder(part.to(dtype)).float().cpu())
             bar.update(len(part))
     return torch.cat(out)
 
@@ -90,11 +90,12 @@ def _check_features(**sets): # train=(h, y), test=(h, y); y may be missing
         if not h.isfinite().all(): raise ValueError(f'{name}_h must be finite, and it holds NaN or infinity')
         for y in rest: _check_labels(f'{name}_y', y, len(h))
     widths = {name: h.shape[1] for name, (h, *_) in sets.items()}
+    if len({h.dtype for h, *_ in sets.values()}) > 1: raise ValueError('train_h and test_h must be of one dtype, got ' + ' and '.join(str(h.dtype) for h, *_ in sets.values()))
     if len(set(widths.values())) > 1: raise ValueError(f'train_h and test_h must have as many features: got {" and ".join(map(str, widths.values()))}')
 
 def _check_labels(name, y, m):
     if y is None: raise ValueError(f'{name} is None: this measure needs labels')
-    if y.is_floating_point() or y.shape != (m,): raise ValueError(f'{name} must hold a label, a whole number, for each of {m} images, got {_got(y)}')
+    if y.dtype != torch.int64 or y.shape != (m,) or len(y) and y.min() < 0: raise ValueError(f'{name} must hold a label, an int64 from 0, for each of {m} images, got {_got(y)}')
 
 # %% ../nbs/08_evaluate.ipynb #knn-predict
 def knn_predict(train_h, # (M, F) features
@@ -118,7 +119,7 @@ def accuracy(predicted, # (T,) labels
              labels): # (T,) true labels
     "The part of the labels that were predicted, 0..1; `ValueError` if there are none or their numbers differ"
     _check_labels('labels', labels, len(predicted))
-    if len(labels) == 0: raise ValueError('labels must hold at least one label, got none')
+    if predicted.ndim != 1 or len(labels) == 0: raise ValueError(f'predicted must be (T,) with T > 0, got {tuple(predicted.shape)}')
     return (predicted == labels).double().mean().item()
 
 # %% ../nbs/08_evaluate.ipynb #knn
@@ -158,8 +159,10 @@ def linear_predict(train_h, # (M, F) features
                    seed:int=0): # of the choice of held-out images
     "The label that a softmax regression on frozen features gives to each test image, int64 (T,); `ValueError` if something does not fit"
     _check_features(train=(train_h, train_y), test=(test_h,))
+    if not penalties or min(penalties) < 0: raise ValueError(f'penalties must be one or more, each 0 or above, got {penalties}')
     if len(train_h) < 5: raise ValueError(f'train_h must hold at least 5 images, one of them to hold out, got {len(train_h)}')
-    classes, (mean, std) = int(train_y.max()) + 1, (train_h.mean(0), train_h.std(0).clamp_min(1e-6))
+    classes, mean, std = int(train_y.max()) + 1, train_h.mean(0), train_h.std(0)
+    std = torch.where(std > 1e-5 * mean.abs(), std, 1.) # a constant is left as it is
     a, b = (train_h - mean) / std, (test_h - mean) / std
     def fitted(rows, at, l2):
         W, bias = fit_logistic(a[rows], train_y[rows], classes, l2)
@@ -184,6 +187,7 @@ def _scaled(h): # (M, F) -> a layer that gives these features mean 0 and varianc
     layer.running_mean, layer.running_var = h.mean(0), h.var(0, correction=0)
     return layer
 
+@torch.enable_grad()
 def _train_classifier(encoder, images, epochs, batch, lr, momentum, min_crop, seed, progress, frozen):
     if not isinstance(images, ImageSet): raise TypeError(f'images must be an ImageSet, got {_got(images)}')
     _check_labels('labels', images.labels, len(images))
@@ -224,7 +228,8 @@ def linear_probe_sgd(encoder, # frozen; views (n, 3, H, W) in 0..1 -> h (n, F)
                      min_crop:float=.08, # smallest crop, as a part of the image's area
                      seed:int=0, # of order and crops
                      progress:bool=False): # show a bar
-    "Test accuracy, 0..1, of a linear classifier trained by SGD on crops and flips through the frozen encoder (paper, B.6; epochs and batch as in its code for CIFAR-10). `TypeError` or `ValueError` for what does not fit"
+    "Test accuracy, 0..1, of a linear classifier trained by SGD on crops and flips through the frozen encoder (paper, B.6; epochs and batch as in its code for CIFAR-10). `TypeError` or `ValueError` for what does not fit, `FloatingPointError` if the loss is not finite"
+    if not isinstance(test, ImageSet): raise TypeError(f'test must be an ImageSet, got {_got(test)}')
     _check_labels('test labels', test.labels, len(test))
     with _eval_mode(encoder):
         classifier = _train_classifier(encoder, train, epochs, batch, lr, momentum, min_crop, seed, progress, frozen=True)
@@ -236,6 +241,7 @@ def label_subset(labels, # (M,) int64
                  seed:int=0): # of the choice
     "Rows, sorted, of a random part that has round(fraction * M / classes) images of each class; `ValueError` if that is none, or more than a class has"
     _check_labels('labels', labels, len(labels) if labels is not None else 0)
+    if len(labels) == 0: raise ValueError('labels must hold at least one label, got none')
     if not 0 < fraction <= 1: raise ValueError(f'fraction must be above 0 and at most 1, got {fraction}')
     present = labels.unique()
     n, fewest = round(fraction * len(labels) / len(present)), int(labels.bincount()[present].min())
@@ -310,16 +316,20 @@ def uniformity(x, # (M, D), any length
                t:float=2.): # factor of the squared distance
     "ln of the mean exp(-t |u - v|^2) over all pairs of different rows on the sphere, -4t..0, smaller is more even (Wang & Isola 2020); `ValueError` for fewer than two rows"
     if x.ndim != 2 or len(x) < 2: raise ValueError(f'x must be (M, D) with M > 1, got {tuple(x.shape)}')
-    u = F.normalize(x, dim=1)
-    sums = [(2 * t * (part @ u.T - 1)).double().exp().sum() for part in u.split(500)] # |u - v|^2 = 2 - 2 u.v
-    return ((sum(sums) - len(u)).clamp_min(0) / (len(u) * (len(u) - 1))).log().item() # without the pairs (i, i), each exp(0)
+    u = F.normalize(x.double(), dim=1)
+    squares, logs = u.square().sum(1), [] # 1, or 0 for a row of zeros
+    for i in range(0, len(u), 500):
+        e = -t * (squares[i:i + 500, None] + squares - 2 * u[i:i + 500] @ u.T).clamp_min(0)
+        e.diagonal(i).fill_(-math.inf) # no row with itself
+        logs.append(e.flatten().logsumexp(0))
+    return (torch.stack(logs).logsumexp(0) - math.log(len(u) * (len(u) - 1))).item()
 
 # %% ../nbs/08_evaluate.ipynb #effective-rank
 def effective_rank(x): # (M, D)
-    "exp of the entropy of the centred features' singular values, 1..min(M, D) (Roy & Vetterli 2007); `ValueError` if all rows are equal or not finite"
+    "exp of the entropy of the centred features' singular values, 1..min(M, D) (Roy & Vetterli 2007); 1 if all rows are equal; `ValueError` for another shape, fewer than two rows, or what is not finite"
     if x.ndim != 2 or len(x) < 2 or not x.isfinite().all(): raise ValueError(f'x must be finite and (M, D) with M > 1, got {tuple(x.shape)}')
     sigma = torch.linalg.svdvals((x - x.mean(0)).double())
-    if not sigma[0] > 1e-9 * x.abs().max(): raise ValueError('x must have rows that differ, and all are equal')
+    if not sigma[0] > 1e-9 * x.abs().max(): return 1.
     p = sigma / sigma.sum()
     return torch.special.entr(p).sum().exp().item()
 
@@ -336,6 +346,7 @@ def confusion_matrix(predicted, # (T,) labels, int64
     _check_labels('labels', labels, len(predicted))
     for name, y in (('predicted', predicted), ('labels', labels)):
         if len(y) and not (y.min() >= 0 and y.max() < classes): raise ValueError(f'{name} must lie in 0..{classes - 1}, got {int(y.min())}..{int(y.max())}')
+    _check_labels('predicted', predicted, len(labels))
     return (labels * classes + predicted).bincount(minlength=classes**2).view(classes, classes)
 
 # %% ../nbs/08_evaluate.ipynb #per-class-accuracy
@@ -347,14 +358,16 @@ def per_class_accuracy(predicted, # (T,) labels, int64
     return counts.diagonal() / counts.sum(1)
 
 # %% ../nbs/08_evaluate.ipynb #show-confusion
+def _plain(name): return name.replace('$', r'\$') # no mathematics in the name of a class
+
 def show_confusion(counts, # (C, C), a row per true class
                    classes): # C names
     "The confusion matrix in percent of each row, drawn; returns the figure"
     percent = 100 * counts.double() / counts.sum(1, keepdim=True).clamp_min(1)
-    fig, ax = plt.subplots(figsize=(1.8 + .42 * len(classes), 1.3 + .38 * len(classes)), layout='constrained')
+    fig, ax = plt.subplots(figsize=(1.8 + .42 * min(len(classes), 50), 1.3 + .38 * min(len(classes), 50)), layout='constrained')
     ax.imshow(percent, cmap='Blues', vmin=0, vmax=100)
-    ax.set_xticks(range(len(classes)), classes, rotation=45, ha='right', fontsize=8)
-    ax.set_yticks(range(len(classes)), classes, fontsize=8)
+    ax.set_xticks(range(len(classes)), map(_plain, classes), rotation=45, ha='right', fontsize=8)
+    ax.set_yticks(range(len(classes)), map(_plain, classes), fontsize=8)
     ax.set(xlabel='predicted', ylabel='true class')
     for i, row in enumerate(percent.tolist() if len(classes) <= 20 else []):
         for j, p in enumerate(row): ax.text(j, i, f'{p:.0f}', ha='center', va='center', fontsize=7, color='white' if p > 50 else 'black')
@@ -389,7 +402,9 @@ def embedding_map(h, # (M, F) features, M > 2
     "A place in the plane for each row, float64 (M, 2); `ValueError` for another method or too few rows, `ModuleNotFoundError` for t-SNE without scikit-learn"
     if method not in ('pca', 'tsne'): raise ValueError(f"method must be 'pca' or 'tsne', got {method!r}")
     if h.ndim != 2 or len(h) < 3 or h.shape[1] < 2: raise ValueError(f'h must be (M, F) with M > 2 and F > 1, got {tuple(h.shape)}')
+    if not h.isfinite().all(): raise ValueError('h must be finite, and it holds NaN or infinity')
     x = F.normalize(h.double(), dim=1) # the angle is what the loss trains
+    if method == 'tsne' and (x - x[0]).abs().max() < 1e-9: raise ValueError("h must have rows that differ for method 'tsne', and all are equal")
     if method == 'pca':
         u, s, v = torch.linalg.svd(x - x.mean(0), full_matrices=False)
         sign = v[:2].gather(1, v[:2].abs().argmax(1, keepdim=True)).sign()[:, 0] # of two mirror images always the same
@@ -416,7 +431,7 @@ def show_map(images:ImageSet, # M images
         box = x - r, x + r, y - r, y + r
         ax.imshow(images.images[i].cpu().permute(1, 2, 0).numpy(), extent=box, zorder=2)
         if images.labels is not None: ax.add_patch(plt.Rectangle((x - r, y - r), 2 * r, 2 * r, fill=False, lw=1.5, ec=colour(images.labels[i]), zorder=3))
-    if images.classes and len(images.classes) <= 20: ax.legend([plt.Line2D([], [], color=colour(k), lw=3) for k in range(len(images.classes))], images.classes, fontsize=7, ncols=5, loc='lower center', bbox_to_anchor=(.5, 1))
+    if images.classes and len(images.classes) <= 20: ax.legend([plt.Line2D([], [], color=colour(k), lw=3) for k in range(len(images.classes))], map(_plain, images.classes), fontsize=7, ncols=5, loc='lower center', bbox_to_anchor=(.5, 1))
     ax.set(xlim=(-size, 1 + size), ylim=(-size, 1 + size), xticks=[], yticks=[], aspect='equal')
     return fig
 
@@ -455,11 +470,12 @@ def _html(content, alt): # a figure, or the lines of a table
 
 def write_report(path, # the file to make or replace
                  title, # of the page
-                 parts): # (heading, what it shows in words, figure or lines of a table) each
-    "Write one HTML file with all pictures inside; figures are closed"
+                 parts, # (heading, what it shows in words, figure or lines of a table) each
+                 overwrite=True): # replace a file of that name
+    "Write one HTML file with all pictures inside; figures are closed. `FileExistsError` for a file that is there, unless it may be replaced"
     body = ''.join(f'<h2>{html.escape(heading)}</h2>\n<p>{html.escape(words)}</p>\n{_html(content, heading)}\n' for heading, words, content in parts)
     page = f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n<body>\n<h1>{html.escape(title)}</h1>\n{body}</body>\n</html>\n'
-    with atomic_path(path, overwrite=True) as p: p.write_text(page, encoding='utf-8')
+    with atomic_path(path, overwrite) as p: p.write_text(page, encoding='utf-8', errors='replace') # a file name may hold what is no text
 
 # %% ../nbs/08_evaluate.ipynb #hold-out
 def hold_out(images:ImageSet, # two or more
@@ -509,7 +525,7 @@ def _report_pictures(config, history, result, features, train, test):
     else: neighbours = show_neighbours(test[:10], train, {k: (features[k][0], features[k][1][:10]) for k in both}, k=min(5, len(train)))
     yield 'Neighbours', 'The nearest images under the network before training and after' + ('.' if test is None else '; wrong classes in red.'), neighbours
     on_map = (train if test is None else test)[:2000]
-    yield 'Map', 'The features in the plane in which they vary most (PCA). Where images would overlap, one is drawn.', show_map(on_map, embedding_map(features['SimCLR'][-1][:2000]))
+    if len(on_map) > 2: yield 'Map', 'The features in the plane in which they vary most (PCA). Where images would overlap, one is drawn.', show_map(on_map, embedding_map(features['SimCLR'][-1][:2000]))
     if test is not None:
         counts = torch.tensor(result['confusion'])
         yield 'Confusion', 'Predictions of the linear probe, in percent of each true class.', show_confusion(counts, test.classes or [str(k) for k in range(len(counts))])
@@ -523,23 +539,29 @@ def _report_pictures(config, history, result, features, train, test):
 def evaluate_run(folder, # a run's folder, with settings, metrics, encoder and head
                  train:ImageSet, # images, and labels that the measures may learn from
                  test:ImageSet=None, # labelled images they are tested on; None: only what needs no labels
-                 report=None): # the HTML file to make, which must be new; None: report.html in the folder, replaced
-    "Measure a run and write results.json into its folder, and the report; returns the content of results.json. `ValueError` for a test set without labels on both sides, `FileNotFoundError` if the run has not ended, `FileExistsError` for a report that is there"
+                 report=None): # the HTML file to make, new, with the results beside it as .json; None: report.html and results.json in the folder, replaced
+    "Measure a run and write results and report; returns the results, a dict. `ValueError` for a test set without labels on both sides, `FileNotFoundError` if the run has not ended, `FileExistsError` for a report that is there"
     folder = Path(folder)
     config, machine, history = read_run(folder)
     if test is not None and (train.labels is None or test.labels is None): raise ValueError('train and test must have labels for the evaluation')
-    if report is not None and Path(report).exists(): raise FileExistsError(f'{report} exists already and is left as it is; choose another name or move it away')
+    own = report is None
+    results = folder / 'results.json' if own else Path(report).with_suffix('.json')
+    if not own and results == Path(report): raise ValueError(f'report must be an HTML file, got {str(report)!r}')
+    for path in () if own else (Path(report), results):
+        if path.exists(): raise FileExistsError(f'{path} exists already and is left as it is; choose another name or move it away')
+    report = folder / 'report.html' if own else report
     if len(train) < 3: raise ValueError(f'train must hold at least 3 images, got {len(train)}')
     models = {'random initialisation': build_model(config), 'SimCLR': load_model(folder)}
-    device = pick_device(config.device)
+    try: device = pick_device(config.device)
+    except ValueError: device = pick_device() # trained elsewhere
     sets = [train] if test is None else [train, test]
     features = {'raw pixels': [s.images.flatten(1).cpu() / 255 for s in sets]}
     features |= {name: [embed(m.to(device).encoder, s) for s in sets] for name, m in models.items()}
     features['SimCLR, z'] = [embed(models['SimCLR'], s) for s in sets]
     augment, few = SimCLRAugment(config.size, config.strength, config.min_crop, blur=config.blur), sets[-1].images[:1000].cpu()
     result = _measure(models, features, Views(few, augment.draw(2 * len(few), generator(config.seed, 'measures'), hw=few.shape[2:]), augment), train, test)
+    with atomic_path(results, overwrite=own) as p: p.write_text(json.dumps(result, indent=1) + '\n')
     settings = [['setting', 'value'], *([k, str(v)] for k, v in (vars(config) | machine).items() if k != 'resumed')]
     parts = [*_report_tables(result, train, test), *_report_pictures(config, history, result, features, train, test), ('Settings', 'From settings.json and machine.json.', settings)]
-    with atomic_path(folder / 'results.json', overwrite=True) as p: p.write_text(json.dumps(result, indent=1) + '\n')
-    write_report(folder / 'report.html' if report is None else report, f'Run {folder.resolve().name}', parts)
+    write_report(report, f'Run {folder.resolve().name}', parts, overwrite=own)
     return result

@@ -108,7 +108,8 @@ def pick_device(device='auto'): # 'auto', or a torch device or its name
     "The torch device to use: for 'auto' cuda, else mps, else cpu; `ValueError` for one that this machine lacks"
     cuda, mps = torch.cuda.device_count(), torch.backends.mps.is_available()
     if device == 'auto': return torch.device('cuda' if cuda else 'mps' if mps else 'cpu')
-    device = torch.device(device)
+    try: device = torch.device(device)
+    except RuntimeError: raise ValueError(f"device must be 'auto' or a torch device such as cpu or cuda:0, got {device!r}") from None
     there = dict(cpu=True, cuda=(device.index or 0) < cuda, mps=mps).get(device.type, False)
     if not there: raise ValueError(f"device must be 'auto' or one this machine has, got {str(device)!r}")
     return device
@@ -462,6 +463,8 @@ def load_model(folder) -> SimCLR: # of a run that has ended
     model = build_model(read_run(folder)[0])
     if not (folder / 'head.safetensors').is_file(): raise FileNotFoundError(f'{folder / "head.safetensors"} does not exist; a run leaves it when it ends')
     encoder = load_encoder(folder / 'encoder')
+    for k in ('architecture', 'width', 'norm', 'groups', 'stem'):
+        if encoder.config[k] != model.encoder.config[k]: raise ValueError(f'encoder in {folder} does not fit its settings: {k} is {encoder.config[k]!r}, not {model.encoder.config[k]!r}')
     try:
         model.encoder.load_state_dict(encoder.state_dict())
         model.head.load_state_dict(load_file(folder / 'head.safetensors'))
