@@ -120,7 +120,7 @@ def _report(folder, train, test, out=None):
         gain = 100 * (by_name['SimCLR'] - by_name['random initialisation'])
         print(f"\n{format_table(result['rows'])}\n\naccuracy on {len(test):,} test images ± its standard error, from {len(train):,} labelled images; kNN {gain:+.1f} points over random initialisation")
     else: print('no labels, so no accuracy')
-    print(f'in {folder}: settings, metrics, results and the encoder\nreport: {out or Path(folder) / "report.html"}')
+    print(f'in {folder}: settings, metrics{"" if out else ", results"} and the encoder\nreport: {out or Path(folder) / "report.html"}')
 
 # %% ../nbs/09_cli.ipynb #simclr-pretrain
 @_command('data')
