@@ -38,7 +38,7 @@ ROUNDS = 5
 PEERS = ('lightly', 'kornia', 'pytorch-metric-learning', 'torchvision')
 
 
-# 01: 1,024 CIFAR images through the whole CIFAR-10 pipeline
+# 02: 1,024 CIFAR images through the whole CIFAR-10 pipeline
 
 def augment_ours(device, n=1024):
     images, augment, g = sample('train').images[:n].to(device), SimCLRAugment(), generator(0, 'bench')
@@ -61,7 +61,7 @@ def augment_torchvision(device, n=1024):
     return lambda: torch.stack([pipeline(image) for image in images])
 
 
-# 02: forward and backward through the tiny encoder and its head
+# 03: forward and backward through the tiny encoder and its head
 
 class PlainTiny(nn.Module):
     "The tiny encoder from torchvision's own blocks"
@@ -90,7 +90,7 @@ def encoder(build, dtype, rows, keep=False):
     return make
 
 
-# 03: the loss, forward and backward, at N images and 128 numbers per embedding
+# 04: the loss, forward and backward, at N images and 128 numbers per embedding
 
 def embeddings(n, device): return torch.randn(2 * n, 128, generator=generator(0, 'bench')).to(device).requires_grad_()
 
@@ -119,7 +119,7 @@ def loss_of(f, n):
     return make
 
 
-# 04: one step over ResNet-50 and its head
+# 05: one step over ResNet-50 and its head
 
 def optimiser(build):
     def make(device):
@@ -138,7 +138,7 @@ def lightly_lars(model):
 OPTIMISERS = {'simclr_nb': optimiser(lambda m: LARS(param_groups(m), lr=.1)), 'lightly': optimiser(lightly_lars),
               'torch SGD': optimiser(lambda m: torch.optim.SGD(m.parameters(), lr=.1, momentum=.9, weight_decay=1e-6))}
 
-# 05: the gradient of many views, in one pass and in K chunks; keep=0 is plain GradCache
+# 06: the gradient of many views, in one pass and in K chunks; keep=0 is plain GradCache
 
 def gradient_of(micro_batch, keep, dtype, rows):
     def make(device):

@@ -2,7 +2,7 @@
 
     python tools/check.py              # all
     python tools/check.py clean links  # only these
-    python tools/check.py notebooks=03_ntxent.ipynb
+    python tools/check.py notebooks=04_ntxent.ipynb
 """
 import ast
 import filecmp
