@@ -23,9 +23,11 @@ from pathlib import Path
 import torch
 from hypothesis import given, settings, strategies as st
 
-from simclr_nb.data import atomic_path, sample
+from simclr_nb.core import atomic_path, describe_machine
+from simclr_nb.data import sample
 from simclr_nb.resnet import load_encoder
-from simclr_nb.train import TrainConfig, describe_machine, pretrain, read_checkpoint, read_run
+from simclr_nb.runs import TrainConfig, read_checkpoint, read_run
+from simclr_nb.train import pretrain
 
 HERE = Path(__file__).resolve().parent
 VICTIM = TrainConfig(width=8, batch=64, epochs=10, warmup_epochs=1., size=16, device='cpu', precision='float32', checkpoint_minutes=0.) # 40 steps

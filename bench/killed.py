@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from simclr_nb.data import atomic_path
-from simclr_nb.train import describe_machine, read_run
+from simclr_nb.core import atomic_path, describe_machine
+from simclr_nb.runs import read_run
 
 HERE, COMMAND = Path(__file__).resolve().parent, Path(sys.executable).parent / 'simclr_pretrain'
 BEGIN = '--preset notes --epochs 1 --encoder tiny --data cifar10 --checkpoint_minutes .25 --name '

@@ -27,11 +27,11 @@ from torch import nn
 
 from simclr_nb.accumulate import accumulate
 from simclr_nb.augment import COLUMNS, SimCLRAugment, Views, _hue, _mix, greyscale
-from simclr_nb.data import atomic_path, generator, sample
+from simclr_nb.core import atomic_path, describe_machine, generator, has_bf16, keep_freed_memory
+from simclr_nb.data import sample
 from simclr_nb.lars import LARS, param_groups
 from simclr_nb.ntxent import nt_xent
 from simclr_nb.resnet import ProjectionHead, SimCLR, resnet50, resnet_tiny
-from simclr_nb.train import describe_machine, has_bf16, keep_freed_memory
 
 HERE = Path(__file__).resolve().parent
 ROUNDS = 5

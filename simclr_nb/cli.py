@@ -16,11 +16,15 @@ import torch
 from fastcore import script
 from fastcore.docments import docments
 
-from .data import cifar10, fetch_cifar10, image_folder, sample
-from .evaluate import embed, evaluate_run, format_table, hold_out, save_embeddings
+from .cifar import cifar10, fetch_cifar10
+from .core import keep_freed_memory, pick_device
+from .data import hold_out, image_folder, sample
+from .evaluate import embed, format_table, save_embeddings
 from .lars import peak_lr
 from .resnet import load_encoder
-from .train import PRESETS, TrainConfig, keep_freed_memory, pick_device, pretrain, read_run
+from .report import evaluate_run
+from .runs import PRESETS, TrainConfig, read_run
+from .train import pretrain
 
 # %% ../nbs/12_cli.ipynb #load-data
 def load_data(data, # 'sample', 'cifar10' or the path of a folder of pictures

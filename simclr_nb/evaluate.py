@@ -6,15 +6,13 @@
 __all__ = ['embed', 'save_embeddings', 'load_embeddings', 'knn_predict', 'accuracy', 'knn_accuracy', 'fit_logistic',
            'linear_predict', 'linear_probe', 'linear_probe_sgd', 'label_subset', 'fine_tune', 'standard_error',
            'mean_std', 'compare', 'format_table', 'alignment', 'uniformity', 'effective_rank', 'view_measures',
-           'confusion_matrix', 'per_class_accuracy', 'show_confusion', 'show_neighbours', 'embedding_map', 'show_map',
-           'label_curve', 'plot_label_curve', 'write_report', 'hold_out', 'evaluate_run']
+           'confusion_matrix', 'per_class_accuracy', 'label_curve']
 
 # %% ../nbs/10_evaluate.ipynb #imports
-import base64, copy, html, importlib, importlib.util, io, json, math
+import copy, json, math
 from contextlib import contextmanager
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
@@ -22,11 +20,10 @@ from safetensors.torch import save
 from torch import nn
 from tqdm import tqdm
 
-from .augment import SimCLRAugment, Views, full_precision, two_views
-from .data import ImageSet, _got, atomic_path, generator, sample, show_image, show_images
+from .augment import SimCLRAugment, Views
+from .core import describe as _got, atomic_path, full_precision, generator, has_bf16
+from .data import ImageSet
 from .lars import warmup_cosine
-from .resnet import load_encoder, resnet_tiny
-from .train import build_model, has_bf16, load_model, pick_device, plot_history, read_run
 
 # %% ../nbs/10_evaluate.ipynb #eval-mode
 @contextmanager
@@ -357,84 +354,6 @@ def per_class_accuracy(predicted, # (T,) labels, int64
     counts = confusion_matrix(predicted, labels, classes).double()
     return counts.diagonal() / counts.sum(1)
 
-# %% ../nbs/10_evaluate.ipynb #show-confusion
-def _plain(name): return name.replace('$', r'\$') # no mathematics in the name of a class
-
-def show_confusion(counts, # (C, C), a row per true class
-                   classes): # C names
-    "The confusion matrix in percent of each row, drawn; returns the figure"
-    percent = 100 * counts.double() / counts.sum(1, keepdim=True).clamp_min(1)
-    fig, ax = plt.subplots(figsize=(1.8 + .42 * min(len(classes), 50), 1.3 + .38 * min(len(classes), 50)), layout='constrained')
-    ax.imshow(percent, cmap='Blues', vmin=0, vmax=100)
-    ax.set_xticks(range(len(classes)), map(_plain, classes), rotation=45, ha='right', fontsize=8)
-    ax.set_yticks(range(len(classes)), map(_plain, classes), fontsize=8)
-    ax.set(xlabel='predicted', ylabel='true class')
-    for i, row in enumerate(percent.tolist() if len(classes) <= 20 else []):
-        for j, p in enumerate(row): ax.text(j, i, f'{p:.0f}', ha='center', va='center', fontsize=7, color='white' if p > 50 else 'black')
-    return fig
-
-# %% ../nbs/10_evaluate.ipynb #show-neighbours
-def show_neighbours(queries:ImageSet, # the images that ask
-                    train:ImageSet, # the images that answer
-                    features:dict, # name -> (train_h (M, F), query_h (Q, F))
-                    k:int=5): # neighbours shown
-    "A row per query: the query, then its `k` nearest training images under each entry of `features`, wrong classes in red; returns the figure. `ValueError` if `k` is more than there are"
-    if not 1 <= k <= len(train): raise ValueError(f'k must lie in 1..{len(train)}, the number of images to answer, got {k}')
-    name = lambda s, i: s.classes[s.labels[i]] if s.classes else ''
-    known = train.labels is not None and queries.labels is not None
-    fig = plt.figure(figsize=(.72 * (1 + k * len(features)) + .3 * len(features), .9 * len(queries) + .3), layout='constrained')
-    parts = fig.subfigures(1, 1 + len(features), width_ratios=[1.1, *[k] * len(features)], wspace=.02)
-    for i, ax in enumerate(parts[0].subplots(len(queries), 1, squeeze=False)[:, 0]): show_image(queries.images[i], name(queries, i), ax)
-    parts[0].suptitle('query', fontsize=9)
-    for part, (title, (a, q)) in zip(parts[1:], features.items()):
-        near = (F.normalize(q, dim=1) @ F.normalize(a, dim=1).T).topk(k, dim=1).indices
-        part.suptitle(title, fontsize=9)
-        for i, row in enumerate(part.subplots(len(queries), k, squeeze=False)):
-            for j, ax in zip(near[i].tolist(), row):
-                show_image(train.images[j], name(train, j), ax)
-                if known and train.labels[j] != queries.labels[i]: ax.title.set_color('red')
-    return fig
-
-# %% ../nbs/10_evaluate.ipynb #embedding-map
-def embedding_map(h, # (M, F) features, M > 2
-                  method='pca', # 'pca' or 'tsne'
-                  seed:int=0): # of t-SNE
-    "A place in the plane for each row, float64 (M, 2); `ValueError` for another method or too few rows, `ModuleNotFoundError` for t-SNE without scikit-learn"
-    if method not in ('pca', 'tsne'): raise ValueError(f"method must be 'pca' or 'tsne', got {method!r}")
-    if h.ndim != 2 or len(h) < 3 or h.shape[1] < 2: raise ValueError(f'h must be (M, F) with M > 2 and F > 1, got {tuple(h.shape)}')
-    if not h.isfinite().all(): raise ValueError('h must be finite, and it holds NaN or infinity')
-    x = F.normalize(h.double(), dim=1) # the angle is what the loss trains
-    if method == 'tsne' and (x - x[0]).abs().max() < 1e-9: raise ValueError("h must have rows that differ for method 'tsne', and all are equal")
-    if method == 'pca':
-        u, s, v = torch.linalg.svd(x - x.mean(0), full_matrices=False)
-        sign = v[:2].gather(1, v[:2].abs().argmax(1, keepdim=True)).sign()[:, 0] # of two mirror images always the same
-        return u[:, :2] * s[:2] * sign
-    if importlib.util.find_spec('sklearn') is None: raise ModuleNotFoundError("method 'tsne' needs scikit-learn: pip install scikit-learn; or use method 'pca'")
-    tsne = importlib.import_module('sklearn.manifold').TSNE(init='pca', perplexity=min(30, (len(x) - 1) / 3), random_state=seed)
-    return torch.from_numpy(tsne.fit_transform(x.numpy())).double()
-
-# %% ../nbs/10_evaluate.ipynb #show-map
-def show_map(images:ImageSet, # M images
-             xy, # (M, 2) places
-             size:float=.03, # of a thumbnail, as a part of the picture's width
-             seed:int=0): # of the order in which images are tried
-    "Thumbnails at their places, framed in the colour of their class where labels are known; where they would overlap only one is drawn. Returns the figure; `ValueError` if the numbers differ"
-    if tuple(xy.shape) != (len(images), 2): raise ValueError(f'xy must be ({len(images)}, 2), a place for each image, got {tuple(xy.shape)}')
-    xy = (xy - xy.min(0).values) / (xy.max(0).values - xy.min(0).values).clamp_min(1e-12)
-    drawn = torch.zeros(0, dtype=torch.long)
-    for i in torch.randperm(len(xy), generator=generator(seed, 'map')):
-        if not ((xy[drawn] - xy[i]).abs().max(1).values < size).any(): drawn = torch.cat([drawn, i[None]])
-    fig, ax = plt.subplots(figsize=(7, 7), layout='constrained')
-    colour = lambda y: plt.get_cmap('tab10' if int(images.labels.max()) < 10 else 'hsv', max(10, int(images.labels.max()) + 1))(int(y))
-    for i in drawn.tolist():
-        (x, y), r = xy[i].tolist(), .45 * size
-        box = x - r, x + r, y - r, y + r
-        ax.imshow(images.images[i].cpu().permute(1, 2, 0).numpy(), extent=box, zorder=2)
-        if images.labels is not None: ax.add_patch(plt.Rectangle((x - r, y - r), 2 * r, 2 * r, fill=False, lw=1.5, ec=colour(images.labels[i]), zorder=3))
-    if images.classes and len(images.classes) <= 20: ax.legend([plt.Line2D([], [], color=colour(k), lw=3) for k in range(len(images.classes))], map(_plain, images.classes), fontsize=7, ncols=5, loc='lower center', bbox_to_anchor=(.5, 1))
-    ax.set(xlim=(-size, 1 + size), ylim=(-size, 1 + size), xticks=[], yticks=[], aspect='equal')
-    return fig
-
 # %% ../nbs/10_evaluate.ipynb #label-curve
 def label_curve(features:dict, # name -> (train_h, test_h)
                 train_y, # (M,) labels, int64
@@ -444,124 +363,3 @@ def label_curve(features:dict, # name -> (train_h, test_h)
     "A dict per entry of `features` and fraction: name, fraction, labels (their number), and accuracy of a linear probe, 0..1; `ValueError` if a fraction leaves a class without images"
     rows = {f: label_subset(train_y, f, seed) for f in fractions}
     return [dict(name=name, fraction=f, labels=len(r), accuracy=linear_probe(a[r], train_y[r], b, test_y)) for name, (a, b) in features.items() for f, r in rows.items()]
-
-# %% ../nbs/10_evaluate.ipynb #plot-label-curve
-def plot_label_curve(rows): # dicts with name, labels, accuracy, and std where known
-    "Accuracy in percent over the number of labels, a line per name; returns the figure"
-    fig, ax = plt.subplots(figsize=(7.5, 3.4), layout='constrained')
-    for name in dict.fromkeys(r['name'] for r in rows):
-        own = sorted((r for r in rows if r['name'] == name), key=lambda r: r['labels'])
-        ax.errorbar([r['labels'] for r in own], [100 * r['accuracy'] for r in own], [100 * (r.get('std') or 0) for r in own], marker='o', ms=4, capsize=3, label=name)
-    ax.set(xscale='log', xlabel='labels', ylabel='accuracy on test images, %')
-    fig.legend(fontsize=8, loc='outside right upper')
-    return fig
-
-# %% ../nbs/10_evaluate.ipynb #write-report
-_STYLE = 'body{font:16px/1.5 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem;color:#222}img{max-width:100%}table{border-collapse:collapse}td,th{padding:.15rem .9rem;text-align:right;border-bottom:1px solid #ccc}td:first-child,th:first-child{text-align:left}p{max-width:44rem}'
-
-def _html(content, alt): # a figure, or the lines of a table
-    if isinstance(content, plt.Figure):
-        png = io.BytesIO()
-        content.savefig(png, dpi=110, format='png')
-        plt.close(content)
-        return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}">'
-    row = lambda cells, tag: '<tr>' + ''.join(f'<{tag}>{html.escape(c)}</{tag}>' for c in cells) + '</tr>'
-    return '<table>' + row(content[0], 'th') + ''.join(row(line, 'td') for line in content[1:]) + '</table>'
-
-def write_report(path, # the file to make or replace
-                 title, # of the page
-                 parts, # (heading, what it shows in words, figure or lines of a table) each
-                 overwrite=True): # replace a file of that name
-    "Write one HTML file with all pictures inside; figures are closed. `FileExistsError` for a file that is there, unless it may be replaced"
-    body = ''.join(f'<h2>{html.escape(heading)}</h2>\n<p>{html.escape(words)}</p>\n{_html(content, heading)}\n' for heading, words, content in parts)
-    page = f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n<body>\n<h1>{html.escape(title)}</h1>\n{body}</body>\n</html>\n'
-    with atomic_path(path, overwrite) as p: p.write_text(page, encoding='utf-8', errors='replace') # a file name may hold what is no text
-
-# %% ../nbs/10_evaluate.ipynb #hold-out
-def hold_out(images:ImageSet, # two or more
-             fraction:float=.2, # of them to hold out, at least one and not all
-             seed:int=0): # of the choice
-    "Two `ImageSet`s, the images kept and those held out, at random and each in their order here; `ValueError` for fewer than two images or a fraction outside 0..1"
-    if len(images) < 2 or not 0 < fraction < 1: raise ValueError(f'hold_out needs at least 2 images and a fraction between 0 and 1, got {len(images)} and {fraction}')
-    n = min(max(round(fraction * len(images)), 1), len(images) - 1)
-    held, kept = torch.randperm(len(images), generator=generator(seed, 'held out')).split([n, len(images) - n])
-    return images[kept.sort().values], images[held.sort().values]
-
-# %% ../nbs/10_evaluate.ipynb #measure-run
-def _measure(models, features, pairs, train, test): # -> the content of results.json
-    result = dict(train_images=len(train), test_images=len(test) if test else None, rows=[], labels=[])
-    result['measures'] = [dict(name=f'{name}, {part}') | view_measures(embed(m.encoder if part == 'h' else m, pairs)) for name, m in models.items() for part in 'hz']
-    if test is None: return result
-    train_y, test_y = train.labels.cpu(), test.labels.cpu()
-    result['rows'] = compare(features, train_y, test_y)
-    smallest = int(train_y.bincount()[train_y.unique()].min())
-    def fits(fraction): # as many of each class, at least one, and five in all for the probe
-        n = round(fraction * len(train_y) / len(train_y.unique()))
-        return 1 <= n <= smallest and n * len(train_y.unique()) >= 5
-    result['labels'] = label_curve(features, train_y, test_y, [f for f in (.01, .1) if fits(f)])
-    predicted, classes = linear_predict(features['SimCLR'][0], train_y, features['SimCLR'][1]), int(max(train_y.max(), test_y.max())) + 1
-    result['confusion'] = confusion_matrix(predicted, test_y, classes).tolist()
-    return result
-
-# %% ../nbs/10_evaluate.ipynb #report-tables
-def _report_tables(result, train, test):
-    rows, few, measures = result['rows'], result['labels'], result['measures']
-    if test is not None:
-        yield ('Accuracy', f'On {len(test):,} test images, ± standard error, from {len(train):,} labelled images: the vote of the nearest neighbours, and a linear probe. '
-               'z is the output of the projection head.', _accuracy_lines(rows))
-    if few:
-        counts, cells = sorted({r['labels'] for r in few}), {(r['name'], r['labels']): f"{100 * r['accuracy']:.1f}" for r in few}
-        lines = [[name, *(cells[name, n] for n in counts)] for name in dict.fromkeys(r['name'] for r in few)]
-        yield 'Few labels', 'Accuracy of the linear probe, %, from a few labels, as many of each class.', [['features', *(f'{n:,} labels' for n in counts)], *lines]
-    keys = ('alignment', 'uniformity', 'effective_rank')
-    yield ('Measures', 'Of two views of each of up to 1,000 images. Alignment: mean squared distance of partners, 0 is closest. Uniformity: -4 is even, 0 is collapsed. '
-           'Effective rank: directions in use.', [['embedding', 'alignment', 'uniformity', 'effective rank'], *([m['name'], *(f'{m[k]:.2f}' for k in keys)] for m in measures)])
-
-# %% ../nbs/10_evaluate.ipynb #report-pictures
-def _report_pictures(config, history, result, features, train, test):
-    both, n = ('random initialisation', 'SimCLR'), min(10, len(train) // 2)
-    if test is None: # the first images ask the others
-        neighbours = show_neighbours(train[:n], train[n:], {k: (features[k][0][n:], features[k][0][:n]) for k in both}, k=min(5, len(train) - n))
-    else: neighbours = show_neighbours(test[:10], train, {k: (features[k][0], features[k][1][:10]) for k in both}, k=min(5, len(train)))
-    yield 'Neighbours', 'The nearest images under the network before training and after' + ('.' if test is None else '; wrong classes in red.'), neighbours
-    on_map = (train if test is None else test)[:2000]
-    if len(on_map) > 2: yield 'Map', 'The features in the plane in which they vary most (PCA). Where images would overlap, one is drawn.', show_map(on_map, embedding_map(features['SimCLR'][-1][:2000]))
-    if test is not None:
-        counts = torch.tensor(result['confusion'])
-        yield 'Confusion', 'Predictions of the linear probe, in percent of each true class.', show_confusion(counts, test.classes or [str(k) for k in range(len(counts))])
-    few = train.images[:10].cpu()
-    views = two_views(few, SimCLRAugment(config.size, config.strength, config.min_crop, blur=config.blur), generator(config.seed, 'pictures'))
-    resized = F.interpolate(few / 255, size=(config.size, config.size), mode='bilinear', antialias=True)
-    yield 'Views', 'What the loss was trained on: images, and two random views of each.', show_images(torch.cat([resized, views]), cols=len(few), row_titles=['image', 'view i', 'view i+N'])
-    if history: yield 'Training', f"{history[-1]['step'] + 1:,} steps in {history[-1]['seconds'] / 60:.1f} minutes.", plot_history(history)
-
-# %% ../nbs/10_evaluate.ipynb #evaluate-run
-def evaluate_run(folder, # a run's folder, with settings, metrics, encoder and head
-                 train:ImageSet, # images, and labels that the measures may learn from
-                 test:ImageSet=None, # labelled images they are tested on; None: only what needs no labels
-                 report=None): # the HTML file to make, new, with the results beside it as .json; None: report.html and results.json in the folder, replaced
-    "Measure a run and write results and report; returns the results, a dict. `ValueError` for a test set without labels on both sides, `FileNotFoundError` if the run has not ended, `FileExistsError` for a report that is there"
-    folder = Path(folder)
-    config, machine, history = read_run(folder)
-    if test is not None and (train.labels is None or test.labels is None): raise ValueError('train and test must have labels for the evaluation')
-    own = report is None
-    results = folder / 'results.json' if own else Path(report).with_suffix('.json')
-    if not own and results == Path(report): raise ValueError(f'report must be an HTML file, got {str(report)!r}')
-    for path in () if own else (Path(report), results):
-        if path.exists(): raise FileExistsError(f'{path} exists already and is left as it is; choose another name or move it away')
-    report = folder / 'report.html' if own else report
-    if len(train) < 3: raise ValueError(f'train must hold at least 3 images, got {len(train)}')
-    models = {'random initialisation': build_model(config), 'SimCLR': load_model(folder)}
-    try: device = pick_device(config.device)
-    except ValueError: device = pick_device() # trained elsewhere
-    sets = [train] if test is None else [train, test]
-    features = {'raw pixels': [s.images.flatten(1).cpu() / 255 for s in sets]}
-    features |= {name: [embed(m.to(device).encoder, s) for s in sets] for name, m in models.items()}
-    features['SimCLR, z'] = [embed(models['SimCLR'], s) for s in sets]
-    augment, few = SimCLRAugment(config.size, config.strength, config.min_crop, blur=config.blur), sets[-1].images[:1000].cpu()
-    result = _measure(models, features, Views(few, augment.draw(2 * len(few), generator(config.seed, 'measures'), hw=few.shape[2:]), augment), train, test)
-    with atomic_path(results, overwrite=own) as p: p.write_text(json.dumps(result, indent=1) + '\n')
-    settings = [['setting', 'value'], *([k, str(v)] for k, v in (vars(config) | machine).items() if k != 'resumed')]
-    parts = [*_report_tables(result, train, test), *_report_pictures(config, history, result, features, train, test), ('Settings', 'From settings.json and machine.json.', settings)]
-    write_report(report, f'Run {folder.resolve().name}', parts, overwrite=own)
-    return result

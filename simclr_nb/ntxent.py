@@ -12,8 +12,7 @@ from numbers import Real
 import torch
 from torch.autograd.function import once_differentiable
 
-from .augment import full_precision
-from .data import _got
+from .core import describe as _got, full_precision
 
 # %% ../nbs/04_ntxent.ipynb #check-loss
 def _check_loss(z, temperature, tile=1):

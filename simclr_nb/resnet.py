@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from .data import atomic_path
+from .core import atomic_path
 
 # %% ../nbs/03_resnet.ipynb #make-norm
 def make_norm(channels:int, # of the features to normalise

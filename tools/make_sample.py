@@ -8,7 +8,8 @@ from pathlib import Path
 
 from PIL import Image, PngImagePlugin
 
-from simclr_nb.data import atomic_path, cifar10
+from simclr_nb.cifar import cifar10
+from simclr_nb.core import atomic_path
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent.parent / 'simclr_nb')
 for split, n, rows in (('train', 500, 50), ('test', 200, 40)):
