@@ -118,7 +118,7 @@ def _check_views(views):
         raise TypeError(f'views must be floats in 0..1, got {views.dtype}; '
                         'divide uint8 images by 255')
 
-def _stage(block, blocks, c_in, c, stride, make_norm): # so many blocks, the first with the stride
+def _stage(block, blocks, c_in, c, stride, make_norm): # the stride is the first block's
     parts = [block(c_in, c, stride, make_norm)]
     for _ in range(blocks - 1):
         parts.append(block(c * block.expansion, c, 1, make_norm))
@@ -136,7 +136,7 @@ class ResNet(nn.Module):
                  width:int=64, # channels of the first stage
                  norm='group', # 'group' or 'batch'
                  groups:int=32, # of GroupNorm
-                 stem='cifar', # 'cifar': 3x3, stride 1; 'imagenet': 7x7, stride 2, and a max-pool
+                 stem='cifar', # 'cifar': 3x3; 'imagenet': 7x7, stride 2, and a max-pool
                  zero_init:bool=False): # the last norm's scale of every block starts at zero
         super().__init__()
         _check_resnet(width, stem)
@@ -148,7 +148,8 @@ class ResNet(nn.Module):
         c_in = width
         for k, blocks in enumerate(layers):
             c, stride = width * 2**k, 1 if k == 0 else 2
-            setattr(self, f'layer{k + 1}', _stage(block, blocks, c_in, c, stride, norm_layer))
+            stage = _stage(block, blocks, c_in, c, stride, norm_layer)
+            setattr(self, f'layer{k + 1}', stage)
             c_in = c * block.expansion
         self.num_features, self.zero_init = c_in, zero_init
         if zero_init:
@@ -220,7 +221,7 @@ def resnet34(width:int=64, # channels of the first stage
 @delegates(build_encoder, but='architecture')
 def resnet50(width:int=64, # channels of the first stage
              **kwargs):
-    "ResNet-50 (He et al. 2015, Table 1), stride on the 3x3; `num_features` is 32 times the width"
+    "ResNet-50 (He et al. 2015, Table 1); `num_features` is 32 times the width"
     return build_encoder('resnet50', width, **kwargs)
 
 # %% ../nbs/03_resnet.ipynb #projection-head
@@ -279,7 +280,7 @@ def _draw(layer, generator): # the weights of a convolution or linear layer
 @torch.no_grad()
 def init_weights(model:nn.Module, # changed in place
                  generator): # a torch.Generator on the CPU
-    """The model, its convolutions and linear layers drawn from `generator`, its norms the identity
+    """The model, its convolutions and linear layers drawn anew, its norms the identity
 
     Other layers stay as they are.
 
@@ -297,7 +298,7 @@ def init_weights(model:nn.Module, # changed in place
     return model
 
 # %% ../nbs/03_resnet.ipynb #save-encoder
-def _encoder_files(path): # of weights and settings; `path` may be given with the suffix of either
+def _encoder_files(path): # weights and settings; the path may have the suffix of either
     path = Path(path)
     if path.suffix in ('.safetensors', '.json'):
         path = path.with_suffix('')
@@ -306,7 +307,7 @@ def _encoder_files(path): # of weights and settings; `path` may be given with th
 def save_encoder(encoder:ResNet, # made by build_encoder or resnet_tiny, resnet18, ..
                  path, # the files to make, without their suffixes .safetensors and .json
                  overwrite:bool=False, # replace files of that name
-                 size:int=None): # height and width of the views it was trained on, pixels, to note
+                 size:int=None): # to note: height and width of its views in training, pixels
     """Write weights and settings as `path`.safetensors and `path`.json
 
     Raises: `FileExistsError` if one of them is there, `TypeError` for another module."""
@@ -326,7 +327,8 @@ def save_encoder(encoder:ResNet, # made by build_encoder or resnet_tiny, resnet1
     write_json(settings, about, overwrite)
 
 # %% ../nbs/03_resnet.ipynb #load-encoder
-_DAMAGED = (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) # what reading may raise
+# what reading damaged files may raise
+_DAMAGED = (SafetensorError, RuntimeError, ValueError, KeyError, TypeError)
 
 def load_encoder(path) -> ResNet: # the path given to save_encoder, with or without suffix
     """The saved encoder in eval mode, its settings in `.config`
