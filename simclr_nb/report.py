@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 
 from .augment import SimCLRAugment, Views, two_views
+from .checkpoints import load_model
 from .core import atomic_path, generator, pick_device
 from .data import ImageSet, show_image, show_images
 from .evaluate import _accuracy_lines, compare, confusion_matrix, embed, label_curve, linear_predict, view_measures
-from .runs import build_model, load_model, read_run
+from .runs import build_model, read_run
 from .train import plot_history
 
 # %% ../nbs/11_report.ipynb #show-confusion
