@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['eval_mode', 'noted_size', 'embed', 'save_embeddings', 'load_embeddings', 'check_labels', 'knn_predict', 'accuracy',
-           'knn_accuracy', 'fit_logistic', 'linear_predict', 'linear_probe', 'label_subset', 'label_curve', 'alignment',
-           'uniformity', 'effective_rank', 'view_measures', 'confusion_matrix', 'per_class_accuracy']
+           'knn_accuracy', 'knn_monitor', 'fit_logistic', 'linear_predict', 'linear_probe', 'label_subset',
+           'label_curve', 'alignment', 'uniformity', 'effective_rank', 'view_measures', 'confusion_matrix',
+           'per_class_accuracy']
 
 # %% ../nbs/10_evaluate.ipynb #imports
 import json, math
@@ -20,7 +21,7 @@ from safetensors.torch import save
 from .augment import Views
 from .core import (atomic_path, describe, full_precision, generator, progress_bar,
                             require, require_whole)
-from .data import ImageSet
+from .data import ImageSet, hold_out
 
 # %% ../nbs/10_evaluate.ipynb #eval-mode
 @contextmanager
@@ -220,6 +221,32 @@ def knn_accuracy(train_h, # (M, F) features
     _check_features('test_h', test_h)
     check_labels('test_y', test_y, len(test_h))
     return accuracy(knn_predict(train_h, train_y, test_h, k, temperature), test_y)
+
+# %% ../nbs/10_evaluate.ipynb #knn-monitor
+def knn_monitor(images:ImageSet, # training images, labelled
+                every:int=1, # epochs from one look to the next
+                held_out:float=.1, # the part of the images that is asked; the others vote
+                seed:int=0, # of the choice of that part
+                size:int=None): # of the images, pixels; None: as in embed
+    """A function for `pretrain(on_epoch=...)`: the accuracy of kNN on held-out training images
+
+    Called as (epoch, model, history) it returns dict(knn=accuracy, 0..1), or None in the
+    epochs between. 200 neighbours vote, or all if there are fewer.
+
+    Raises: `TypeError` for images of another kind, `ValueError` for images without labels,
+    fewer than two, or a setting out of range."""
+    require(isinstance(images, ImageSet), 'images', 'be an ImageSet', describe(images), TypeError)
+    check_labels('labels', images.labels, len(images))
+    require_whole('every', every, what='a whole number of epochs')
+    voters, asked = hold_out(images, held_out, seed)
+    def monitor(epoch, model, history):
+        if epoch % every:
+            return None
+        voters_h = embed(model.encoder, voters, size=size)
+        asked_h = embed(model.encoder, asked, size=size)
+        return dict(knn=knn_accuracy(voters_h, voters.labels.cpu(), asked_h, asked.labels.cpu(),
+                                     k=min(200, len(voters))))
+    return monitor
 
 # %% ../nbs/10_evaluate.ipynb #fit-logistic
 @torch.enable_grad()
