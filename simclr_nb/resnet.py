@@ -30,8 +30,8 @@ def _groups_that_fit(channels, groups, group_channels): # the largest number, at
 
 def make_norm(channels:int, # of the features to normalise
               norm='group', # 'group' or 'batch'
-              groups:int=32, # wanted groups; the largest divisor of gcd(groups, channels) that ..
-              group_channels:int=2): # .. leaves so many channels in each is used
+              groups:int=32, # wanted groups; a divisor of it and of the channels is used
+              group_channels:int=2): # fewest channels in a group
     """A GroupNorm or BatchNorm layer for `channels` channels
 
     Raises: `ValueError` for another norm, no channels or no groups."""
