@@ -51,7 +51,7 @@ class PlainTiny(nn.Module):
         from torchvision.models.resnet import BasicBlock
         super().__init__()
         def norm(channels):
-            return nn.GroupNorm(min(channels, 32), channels)
+            return nn.GroupNorm(min(channels // 2, 32), channels) # at least 2 in a group
         parts = [nn.Conv2d(3, 16, 3, padding=1, bias=False), norm(16), nn.ReLU(inplace=True)]
         c_in = 16
         for stage in range(4):
