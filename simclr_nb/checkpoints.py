@@ -239,7 +239,7 @@ def _build_again(config, machine, encoder, folder): # the model of a run, untrai
 def _load_finished(model, files): # weights as they were after the last step
     if hasattr(model.encoder, 'config'):
         encoder = load_encoder(files.encoder)
-        for key in ('architecture', 'width', 'norm', 'groups', 'stem'):
+        for key in ('architecture', 'width', 'norm', 'groups', 'group_channels', 'stem'):
             was, is_ = encoder.config[key], model.encoder.config[key]
             if was != is_:
                 raise ValueError(f'encoder in {files.folder} does not fit its settings: '
