@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .augment import Views, two_views
+from .checkpoints import load_newest
 from .core import (atomic_path, generator, pick_device, refuse_existing, require,
                             write_json)
 from .data import ImageSet, show_images
@@ -22,7 +23,7 @@ from .evaluate import (accuracy_lines, compare, confusion_matrix, embed, label_c
                                 linear_predict, view_measures, wilson_interval)
 from .finetune import linear_probe_sgd
 from .pictures import embedding_map, show_confusion, show_map, show_neighbours
-from .runs import RunFiles, build_model, load_newest, read_run
+from .runs import RunFiles, build_model, read_run
 from .train import plot_history
 
 # %% ../nbs/11_report.ipynb #write-report
