@@ -173,11 +173,11 @@ def read_only(n, work, whole, seconds):
 
 
 anything = st.one_of(st.text(max_size=5), st.lists(st.integers(), max_size=2), st.just(float('nan')), st.just(float('inf')), st.booleans())
-WRONG = [(name, st.one_of(anything, st.integers(max_value=-1), st.floats(.1, .9))) for name in 'width groups head_hidden head_out head_layers size batch micro_batch epochs seed'.split()]
-WRONG += [(name, st.integers(10**10)) for name in 'width groups head_hidden head_out head_layers size batch micro_batch epochs'.split()] # any seed is right
-WRONG += [(name, st.one_of(anything, st.floats(max_value=-1e-9), st.floats(1e10))) for name in 'strength min_crop temperature lr warmup_epochs momentum weight_decay trust_coefficient checkpoint_minutes'.split()]
-WRONG += [(name, st.floats(above, exclude_min=name != 'momentum')) for name, above in (('strength', 1.25), ('min_crop', 1), ('momentum', 1))]
-WRONG += [(name, st.one_of(st.text(max_size=5), st.integers(), st.none())) for name in 'encoder norm stem lr_rule precision device zero_init head_norm blur channels_last compile'.split()]
+WRONG = [(name, st.one_of(anything, st.integers(max_value=-1), st.floats(.1, .9))) for name in 'width groups group_channels head_hidden head_out head_layers size batch micro_batch epochs seed'.split()]
+WRONG += [(name, st.integers(10**10)) for name in 'width groups group_channels head_hidden head_out head_layers size batch micro_batch epochs'.split()] # any seed is right
+WRONG += [(name, st.one_of(anything, st.floats(max_value=-1e-9), st.floats(1e10))) for name in 'strength min_crop flip jitter grey blur temperature lr warmup_epochs momentum weight_decay trust_coefficient checkpoint_minutes'.split()]
+WRONG += [(name, st.floats(above, exclude_min=name != 'momentum')) for name, above in (('strength', 1.25), ('min_crop', 1), ('momentum', 1), ('flip', 1), ('jitter', 1), ('grey', 1), ('blur', 1))]
+WRONG += [(name, st.one_of(st.text(max_size=5), st.integers(), st.none())) for name in 'encoder norm stem lr_rule precision device zero_init head_norm channels_last compile'.split()]
 WRONG += [('batch', st.integers(257, 10**6))] # more than there are images
 
 

@@ -9,6 +9,7 @@ __all__ = ['ENCODERS', 'make_norm', 'BasicBlock', 'Bottleneck', 'ResNet', 'Archi
 
 # %% ../nbs/03_resnet.ipynb #imports
 import json, math
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,18 +23,31 @@ from torch import nn
 from .core import atomic_path, refuse_existing, require, require_whole, write_json
 
 # %% ../nbs/03_resnet.ipynb #make-norm
+def _group_count(channels, groups, group_channels):
+    common = math.gcd(groups, channels)
+    for count in range(common, 1, -1):
+        if common % count == 0 and channels // count >= group_channels:
+            return count
+    return 1
+
 def make_norm(channels:int, # of the features to normalise
               norm='group', # 'group' or 'batch'
-              groups:int=32): # wanted groups; gcd(groups, channels) are used
+              groups:int=32, # wanted groups; a divisor of gcd(groups, channels) is used
+              group_channels:int=2): # fewest channels in a group; 1 may give InstanceNorm
     """A GroupNorm or BatchNorm layer for `channels` channels
 
-    Raises: `ValueError` for another norm, no channels or no groups."""
+    The number of groups is the largest divisor of gcd(groups, channels) that leaves at least
+    `group_channels` channels in each, and 1 where none does.
+    With group_channels=1 it is gcd(groups, channels), the rule of format 1 of saved encoders.
+
+    Raises: `ValueError` for another norm, or for no channels, no groups or empty groups."""
     require_whole('channels', channels)
     require_whole('groups', groups)
+    require_whole('group_channels', group_channels)
     require(norm in ('group', 'batch'), 'norm', "be 'group' or 'batch'", repr(norm))
     if norm == 'batch':
         return nn.BatchNorm2d(channels)
-    return nn.GroupNorm(math.gcd(groups, channels), channels)
+    return nn.GroupNorm(_group_count(channels, groups, group_channels), channels)
 
 # %% ../nbs/03_resnet.ipynb #conv
 class _StridedPointwise(nn.Conv2d): # a 1x1 convolution with a stride
@@ -137,11 +151,12 @@ class ResNet(nn.Module):
                  norm='group', # 'group' or 'batch'
                  groups:int=32, # of GroupNorm
                  stem='cifar', # 'cifar': 3x3; 'imagenet': 7x7, stride 2, and a max-pool
-                 zero_init:bool=False): # the last norm's scale of every block starts at zero
+                 zero_init:bool=False, # the last norm's scale of every block starts at zero
+                 group_channels:int=2): # fewest channels in a group; 1: the rule of format 1
         super().__init__()
         _check_resnet(width, stem)
         def norm_layer(channels):
-            return make_norm(channels, norm, groups)
+            return make_norm(channels, norm, groups, group_channels)
         self.conv1 = _conv(3, width, 3) if stem == 'cifar' else _conv(3, width, 7, stride=2)
         self.bn1 = norm_layer(width)
         self.maxpool = nn.Identity() if stem == 'cifar' else nn.MaxPool2d(3, 2, padding=1)
@@ -185,7 +200,8 @@ def build_encoder(architecture:str, # a name in ENCODERS
                   norm='group', # 'group' or 'batch'
                   groups:int=32, # of GroupNorm
                   stem='cifar', # 'cifar' or 'imagenet'
-                  zero_init:bool=False): # the last norm's scale of every block starts at zero
+                  zero_init:bool=False, # the last norm's scale of every block starts at zero
+                  group_channels:int=2): # fewest channels in a group; 1: the rule of format 1
     """A `ResNet` of the named architecture; its `config` holds what `save_encoder` writes
 
     Raises: `ValueError` for an unknown name or a setting out of range."""
@@ -194,9 +210,9 @@ def build_encoder(architecture:str, # a name in ENCODERS
             repr(architecture))
     block, layers, own_width = ENCODERS[architecture]
     width = own_width if width is None else width
-    encoder = ResNet(block, layers, width, norm, groups, stem, zero_init)
+    encoder = ResNet(block, layers, width, norm, groups, stem, zero_init, group_channels)
     encoder.config = dict(architecture=architecture, width=width, norm=norm, groups=groups,
-                          stem=stem)
+                          stem=stem, group_channels=group_channels)
     return encoder
 
 # %% ../nbs/03_resnet.ipynb #named-encoders
@@ -298,6 +314,8 @@ def init_weights(model:nn.Module, # changed in place
     return model
 
 # %% ../nbs/03_resnet.ipynb #save-encoder
+_FORMAT = 2 # format 1 had no number and no group_channels: it let a group be a single channel
+
 def _encoder_files(path): # weights and settings; the path may have the suffix of either
     path = Path(path)
     if path.suffix in ('.safetensors', '.json'):
@@ -308,7 +326,7 @@ def save_encoder(encoder:ResNet, # made by build_encoder or resnet_tiny, resnet1
                  path, # the files to make, without their suffixes .safetensors and .json
                  overwrite:bool=False, # replace files of that name
                  size:int=None): # to note: height and width of its views in training, pixels
-    """Write weights and settings as `path`.safetensors and `path`.json
+    """Write weights and settings as `path`.safetensors and `path`.json, in format 2
 
     Raises: `FileExistsError` if one of them is there, `TypeError` for another module."""
     require(hasattr(encoder, 'config'), 'encoder',
@@ -317,7 +335,7 @@ def save_encoder(encoder:ResNet, # made by build_encoder or resnet_tiny, resnet1
     weights, settings = _encoder_files(path)
     if not overwrite:
         refuse_existing(weights, settings)
-    about = dict(encoder.config)
+    about = dict(format=_FORMAT) | encoder.config
     if size:
         about['size'] = size
     about['inputs'] = 'float 0..1, not normalised'
@@ -327,27 +345,45 @@ def save_encoder(encoder:ResNet, # made by build_encoder or resnet_tiny, resnet1
     write_json(settings, about, overwrite)
 
 # %% ../nbs/03_resnet.ipynb #load-encoder
-# what reading damaged files may raise
-_DAMAGED = (SafetensorError, RuntimeError, ValueError, KeyError, TypeError)
+@contextmanager
+def _telling_damage(weights, settings): # errors of reading become one ValueError
+    try:
+        yield
+    except (SafetensorError, RuntimeError, ValueError, LookupError, TypeError,
+            AttributeError) as error:
+        message = (f'{weights} and {settings.name} are damaged or do not belong together: '
+                   f'{type(error).__name__}: {error}')
+        raise ValueError(message[:300]) from None
+
+def _check_readable(config, written, settings): # by this version, as one of our encoders
+    if written > _FORMAT:
+        raise ValueError(f'{settings} is of format {written}, and this simclr_nb reads formats '
+                         f'up to {_FORMAT}; please update simclr_nb')
+    if 'own' in config:
+        raise ValueError(f"{settings} is an encoder of your own, {config['own']}; load it "
+                         'with load_model(folder, encoder=...)')
 
 def load_encoder(path) -> ResNet: # the path given to save_encoder, with or without suffix
     """The saved encoder in eval mode, its settings in `.config`
 
-    Raises: `FileNotFoundError` if a file is missing, `ValueError` if they are damaged or do not
-    fit together."""
+    Files of format 1 are read too, and give the same features as ever.
+
+    Raises: `FileNotFoundError` if a file is missing, `ValueError` if they are damaged, do not
+    fit together, come from a newer simclr_nb or hold an encoder of your own."""
     weights, settings = _encoder_files(path)
     for file in (weights, settings):
         if not file.is_file():
             raise FileNotFoundError(f'{file} does not exist; an encoder is two files, '
                                     f'{weights.name} and {settings.name}')
-    try:
-        config = json.loads(settings.read_text())
-        names = ('architecture', 'width', 'norm', 'groups', 'stem')
+    with _telling_damage(weights, settings):
+        config = dict(json.loads(settings.read_text()))
+        written = int(config.pop('format', 1))
+    _check_readable(config, written, settings)
+    with _telling_damage(weights, settings):
+        if written == 1:
+            config['group_channels'] = 1
+        names = ('architecture', 'width', 'norm', 'groups', 'stem', 'group_channels')
         encoder = build_encoder(**{name: config[name] for name in names})
         encoder.load_state_dict(load_file(weights))
-    except _DAMAGED as error:
-        message = (f'{weights} and {settings.name} are damaged or do not belong together: '
-                   f'{type(error).__name__}: {error}')
-        raise ValueError(message[:300]) from None
     encoder.config = config
     return encoder.eval()
