@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['eval_mode', 'embed', 'save_embeddings', 'load_embeddings', 'check_labels', 'knn_predict', 'accuracy', 'knn_accuracy',
-           'fit_logistic', 'linear_predict', 'linear_probe', 'label_subset', 'label_curve', 'standard_error',
-           'mean_std', 'compare', 'markdown_table', 'accuracy_lines', 'format_table', 'alignment', 'uniformity',
+           'fit_logistic', 'linear_predict', 'linear_probe', 'label_subset', 'label_curve', 'alignment', 'uniformity',
            'effective_rank', 'view_measures', 'confusion_matrix', 'per_class_accuracy']
 
 # %% ../nbs/10_evaluate.ipynb #imports
@@ -314,65 +313,6 @@ def label_curve(features:dict, # name -> (train_h, test_h)
             p = linear_probe(train_h[subset], train_y[subset], test_h, test_y)
             rows.append(dict(name=name, fraction=fraction, labels=len(subset), accuracy=p))
     return rows
-
-# %% ../nbs/10_evaluate.ipynb #standard-error
-def standard_error(accuracy, # 0..1
-                   n:int): # test images
-    "The standard error of an accuracy, 0..1"
-    return math.sqrt(accuracy * (1 - accuracy) / n)
-
-# %% ../nbs/10_evaluate.ipynb #mean-std
-def mean_std(values): # one figure per seed
-    """A dict: mean, std (of a sample, n - 1; None for one value) and n of the figures
-
-    Raises: `ValueError` for no values."""
-    values = [float(value) for value in values]
-    require(len(values) > 0, 'values', 'hold at least one figure', 'none')
-    mean = sum(values) / len(values)
-    if len(values) == 1:
-        return dict(mean=mean, std=None, n=1)
-    variance = sum((value - mean)**2 for value in values) / (len(values) - 1)
-    return dict(mean=mean, std=math.sqrt(variance), n=len(values))
-
-# %% ../nbs/10_evaluate.ipynb #compare
-def compare(features:dict, # name -> (train_h, test_h)
-            train_y, # (M,) labels, int64
-            test_y): # (T,)
-    """A dict per entry: name, and accuracy and standard error, 0..1, of kNN and linear probe
-
-    200 neighbours vote, or all if there are fewer."""
-    rows = []
-    for name, (train_h, test_h) in features.items():
-        knn = knn_accuracy(train_h, train_y, test_h, test_y, k=min(200, len(train_h)))
-        linear = linear_probe(train_h, train_y, test_h, test_y)
-        rows.append(dict(name=name, knn=knn, knn_se=standard_error(knn, len(test_h)),
-                         linear=linear, linear_se=standard_error(linear, len(test_h))))
-    return rows
-
-# %% ../nbs/10_evaluate.ipynb #table
-def markdown_table(lines): # lists of strings, the first one the header
-    "A Markdown table, its columns lined up: the first to the left, the others to the right"
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    def row(cells):
-        padded = [cells[0].ljust(widths[0])]
-        padded += [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:])]
-        return f'| {" | ".join(padded)} |'
-    rule = ['-' * (widths[0] + 2)] + ['-' * (width + 1) + ':' for width in widths[1:]]
-    header, *body = map(row, lines)
-    return '\n'.join([header, f'|{"|".join(rule)}|', *body])
-
-def accuracy_lines(rows): # from compare
-    "The rows as lists of strings, in percent, with a header: what a table shows"
-    def cell(row, measure):
-        return f'{100 * row[measure]:.1f} ± {100 * row[measure + "_se"]:.1f}'
-    lines = [['features', 'kNN, %', 'linear probe, %']]
-    for row in rows:
-        lines.append([row['name'], cell(row, 'knn'), cell(row, 'linear')])
-    return lines
-
-def format_table(rows): # from compare
-    "The rows as a Markdown table in percent, lined up to read well as plain text too"
-    return markdown_table(accuracy_lines(rows))
 
 # %% ../nbs/10_evaluate.ipynb #alignment
 def alignment(x): # (2N, D), rows i and i+N a pair of views; any length
