@@ -16,11 +16,12 @@ from torch import nn
 
 from .augment import Views, two_views
 from .checkpoints import load_newest
+from .compare import accuracy_lines, compare, wilson_interval
 from .core import (atomic_path, generator, pick_device, refuse_existing, require,
                             write_json)
 from .data import ImageSet, show_images
-from .evaluate import (accuracy_lines, compare, confusion_matrix, embed, label_curve,
-                                linear_predict, view_measures, wilson_interval)
+from .evaluate import (confusion_matrix, embed, label_curve, linear_predict,
+                                view_measures)
 from .finetune import linear_probe_sgd
 from .pictures import embedding_map, show_confusion, show_map, show_neighbours
 from .runs import RunFiles, build_model, read_run
@@ -145,6 +146,7 @@ def _view_measures(config, models, images, seed): # of two views of each of up t
         rows.append(dict(name=f'{name}, z') | view_measures(embed(model, views)))
     return rows
 
+# %% ../nbs/11_report.ipynb #measure-accuracy
 def _few_labels(labels): # the fractions of 1% and 10% that leave a probe enough of each class
     per_class = labels.bincount()[labels.unique()]
     def suffices(fraction): # at least one of each class, and five in all
@@ -201,6 +203,7 @@ def _accuracy_part(result):
                   f"{result['sgd']['epochs']} epochs.")
     return 'Accuracy', words, accuracy_table(result)
 
+# %% ../nbs/11_report.ipynb #report-gain
 def _p_value(p): # as text
     return '<0.001' if p < .001 else f'{p:.3f}'
 
