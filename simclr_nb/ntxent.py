@@ -12,113 +12,171 @@ from numbers import Real
 import torch
 from torch.autograd.function import once_differentiable
 
-from .core import describe as _got, full_precision
+from .core import describe, full_precision, require, require_whole
 
 # %% ../nbs/04_ntxent.ipynb #check-loss
 def _check_loss(z, temperature, tile=1):
-    if not isinstance(z, torch.Tensor) or not z.is_floating_point(): raise TypeError(f'z must be a float tensor (2N, D), got {_got(z)}')
-    if z.ndim != 2 or len(z) < 2 or len(z) % 2 or z.shape[1] < 1: raise ValueError(f'z must have shape (2N, D) with N and D at least 1, got {tuple(z.shape)}')
-    if not isinstance(temperature, Real): raise TypeError(f'temperature must be a number, got {_got(temperature)}')
-    if not 0 < temperature < math.inf: raise ValueError(f'temperature must be finite and above 0, got {temperature}')
-    if not isinstance(tile, int) or tile < 1: raise ValueError(f'tile must be None or a whole number of rows, at least 1, got {tile!r}')
+    is_float = isinstance(z, torch.Tensor) and z.is_floating_point()
+    require(is_float, 'z', 'be a float tensor (2N, D)', describe(z), TypeError)
+    is_pairs = z.ndim == 2 and len(z) >= 2 and len(z) % 2 == 0 and z.shape[1] >= 1
+    require(is_pairs, 'z', 'have shape (2N, D) with N and D at least 1', tuple(z.shape))
+    require(isinstance(temperature, Real), 'temperature', 'be a number', describe(temperature),
+            TypeError)
+    require(0 < temperature < math.inf, 'temperature', 'be finite and above 0', temperature)
+    require_whole('tile', tile, what='None or a whole number of rows')
 
 # %% ../nbs/04_ntxent.ipynb #loops
 def nt_xent_loops(z, # (2N, D) embeddings, rows i and i+N a pair
                   temperature=.5): # tau
-    "NT-Xent as the loops of Algorithm 1; a scalar. The slow oracle for `nt_xent`; `ValueError` or `TypeError` for other input"
+    """NT-Xent as the loops of Algorithm 1, a scalar: the slow oracle for `nt_xent`
+
+    Raises: `ValueError` or `TypeError` for other input."""
     _check_loss(z, temperature)
-    n = len(z)
+    rows = len(z)
     total = 0.
-    for i in range(n):
-        partner = (i + n // 2) % n
-        s = [torch.dot(z[i], z[k]) / (z[i].norm() * z[k].norm()) for k in range(n)]
-        denominator = sum((s[k] / temperature).exp() for k in range(n) if k != i)
+    for i in range(rows):
+        partner = (i + rows // 2) % rows
+        s = [torch.dot(z[i], z[k]) / (z[i].norm() * z[k].norm()) for k in range(rows)]
+        denominator = sum((s[k] / temperature).exp() for k in range(rows) if k != i)
         total = total - torch.log((s[partner] / temperature).exp() / denominator)
-    return total / n
+    return total / rows
 
 # %% ../nbs/04_ntxent.ipynb #normalise
-def _unit(z): # (n, D) -> rows at length 1, and their lengths (n, 1); a zero row stays zero, at length inf, so that its gradient is zero
+def _unit(z): # z (2N, D) -> u, its rows at length 1, and their lengths (2N, 1)
     largest = z.detach().abs().amax(1, keepdim=True)
-    largest = largest.masked_fill(largest == 0, 1) # divided out, so that squares neither overflow nor vanish
-    z = z / largest
-    norm = z.norm(dim=1, keepdim=True)
-    norm = norm.masked_fill(norm == 0, math.inf)
-    return z / norm, norm.detach() * largest
+    largest = largest.masked_fill(largest == 0, 1)
+    z = z / largest # so that squares neither overflow nor vanish
+    length = z.norm(dim=1, keepdim=True)
+    length = length.masked_fill(length == 0, math.inf) # u = 0 and gradient 0 for a zero row
+    return z / length, length.detach() * largest
 
-def _positive(u, temperature): return ((u[:len(u) // 2] * u[len(u) // 2:]).sum(1) / temperature).repeat(2) # s[i, i+N], which is s[i+N, i]
+def _partner_similarity(u, temperature): # s[i, i+N], which is s[i+N, i], for each of 2N rows
+    half = len(u) // 2
+    return ((u[:half] * u[half:]).sum(1) / temperature).repeat(2)
 
 # %% ../nbs/04_ntxent.ipynb #dense
-def _dense(z, temperature): # -> loss, u (2N, D), s (2N, 2N) with diagonal -inf, its logsumexp per row
+def _dense(z, temperature): # -> loss, u (2N, D), s (2N, 2N) and the logarithms of its row sums
     u, _ = _unit(z)
-    s = (u @ u.T / temperature).masked_fill(torch.eye(len(z), dtype=torch.bool, device=z.device), -math.inf)
+    diagonal = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    s = (u @ u.T / temperature).masked_fill(diagonal, -math.inf)
     lse = s.logsumexp(1)
-    return (lse - _positive(u, temperature)).mean(), u, s, lse
+    return (lse - _partner_similarity(u, temperature)).mean(), u, s, lse
 
 # %% ../nbs/04_ntxent.ipynb #strip
-def _strip(u, i, tile, temperature, room): # rows i to i + tile of the cosines / temperature, from column i on; its diagonal is -inf
-    rows, rest = u[i:i + tile], u[i:]
-    s = torch.mm(rows, rest.T, out=room[:len(rows) * len(rest)].view(len(rows), len(rest)))
+def _strips(rows, tile): # -> of every strip, the slice of its rows and the slice of the rows below
+    return [(slice(i, i + tile), slice(i + tile, rows)) for i in range(0, rows, tile)]
+
+def _similarities(u, strip, temperature, scratch): # s of a strip, from its first row's column on
+    left, right = u[strip], u[strip.start:]
+    out = scratch[:len(left) * len(right)].view(len(left), len(right))
+    s = torch.mm(left, right.T, out=out)
     s.mul_(1 / temperature).diagonal().fill_(-math.inf)
     return s
+
+# %% ../nbs/04_ntxent.ipynb #row-sums
+def _row_sums(u, temperature, tile, scratch): # first pass -> lse (2N,), their logarithms
+    lse = u.new_full((len(u),), -math.inf)
+    for strip, below in _strips(len(u), tile):
+        s = _similarities(u, strip, temperature, scratch)
+        lse[strip] = torch.logaddexp(lse[strip], s.logsumexp(1))
+        columns = s[:, len(s):] # what these views are to the rows below
+        lse[below] = torch.logaddexp(lse[below], columns.logsumexp(0))
+    return lse
+
+# %% ../nbs/04_ntxent.ipynb #pulls
+def _nearness(partner, temperature): # the least similarity that is as near as the partner
+    return partner - 8 * torch.finfo(partner.dtype).eps / temperature
+
+def _count_as_near(as_near, s, strip, below, nearness): # adds to `as_near`
+    as_near[strip] += (s >= nearness[strip, None]).sum(1)
+    as_near[below] += (s[:, len(s):] >= nearness[below]).sum(0)
+
+def _add_pull(pull, s, strip, below, u, lse, scratch): # adds to `pull`; s is used up
+    p = torch.sub(s, lse[strip, None], out=scratch[:s.numel()].view_as(s)).exp_() # P_ij
+    p += s.sub_(lse[strip.start:]).exp_() # + P_ji
+    pull[strip].addmm_(p, u[strip.start:])
+    pull[below].addmm_(p[:, len(s):].T, u[strip])
+
+def _pulls(u, lse, partner, temperature, tile, scratch, stats): # second pass
+    pull, as_near = torch.zeros_like(u), torch.zeros_like(lse)
+    nearness = _nearness(partner, temperature)
+    for strip, below in _strips(len(u), tile):
+        s = _similarities(u, strip, temperature, scratch[0])
+        if stats:
+            _count_as_near(as_near, s, strip, below, nearness)
+        _add_pull(pull, s, strip, below, u, lse, scratch[1])
+    return pull, as_near # (2N, D), (2N,)
+
+# %% ../nbs/04_ntxent.ipynb #tiled-results
+def _gradient(u, length, pull, temperature): # dL/dz
+    rows = len(u)
+    of_u = (pull - 2 * u.roll(rows // 2, 0)) / (rows * temperature)
+    return (of_u - u * (u * of_u).sum(1, keepdim=True)) / length
+
+def _tiled_stats(u, lse, pull, as_near, temperature): # -> top1, entropy
+    # the mean over i of lse_i - sum over j of P_ij s_ij
+    entropy = lse.mean() - (u * pull).sum() / (2 * len(u) * temperature)
+    return (as_near == 1).to(u.dtype).mean(), entropy
 
 # %% ../nbs/04_ntxent.ipynb #tiled
 class _Tiled(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, z, temperature, tile, stats):
-        n, half = len(z), len(z) // 2
+    def forward(ctx, z, temperature, tile, stats): # -> loss, top1, entropy
+        rows = len(z)
         u, length = _unit(z)
-        positive, room, more_room = _positive(u, temperature), *(z.new_empty(2, min(tile, n) * n))
-        lse = torch.full_like(positive, -math.inf)
-        for i in range(0, n, tile): # pass 1: the row sums
-            s = _strip(u, i, tile, temperature, room)
-            own, below = slice(i, i + len(s)), slice(i + len(s), n)
-            lse[own] = torch.logaddexp(lse[own], s.logsumexp(1))
-            lse[below] = torch.logaddexp(lse[below], s[:, len(s):].logsumexp(0))
-        g, at_least = torch.zeros_like(u), torch.zeros_like(positive)
-        bar = positive - 8 * torch.finfo(z.dtype).eps / temperature # what comes within rounding of the partner ties with it
-        for i in range(0, n, tile) if stats or ctx.needs_input_grad[0] else (): # pass 2: sum over j of (P_ij + P_ji) u_j
-            s = _strip(u, i, tile, temperature, room)
-            own, below = slice(i, i + len(s)), slice(i + len(s), n)
-            if stats:
-                at_least[own] += (s >= bar[own, None]).sum(1)
-                at_least[below] += (s[:, len(s):] >= bar[below]).sum(0)
-            p = torch.sub(s, lse[own, None], out=more_room[:s.numel()].view_as(s)).exp_()
-            p += s.sub_(lse[i:]).exp_()
-            g[own].addmm_(p, u[i:])
-            g[below].addmm_(p[:, len(s):].T, u[own])
-        entropy = lse.mean() - (u * g).sum() / (2 * n * temperature) # the mean over i of lse_i - sum over j of P_ij s_ij
-        g = (g - 2 * u.roll(half, 0)) / (n * temperature)
-        ctx.save_for_backward((g - u * (u * g).sum(1, keepdim=True)) / length)
-        top1 = (at_least == 1).to(z.dtype).mean()
+        partner = _partner_similarity(u, temperature)
+        scratch = z.new_empty(2, min(tile, rows) * rows) # for two strips at a time
+        lse = _row_sums(u, temperature, tile, scratch[0])
+        if stats or ctx.needs_input_grad[0]:
+            pull, as_near = _pulls(u, lse, partner, temperature, tile, scratch, stats)
+        else: # neither gradient nor statistics will be looked at
+            pull, as_near = torch.zeros_like(u), torch.zeros_like(lse)
+        ctx.save_for_backward(_gradient(u, length, pull, temperature))
+        top1, entropy = _tiled_stats(u, lse, pull, as_near, temperature)
         ctx.mark_non_differentiable(top1, entropy)
-        return (lse - positive).mean(), top1, entropy
+        return (lse - partner).mean(), top1, entropy
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad, *_): return ctx.saved_tensors[0] * grad, None, None, None
+    def backward(ctx, grad, *of_stats):
+        return ctx.saved_tensors[0] * grad, None, None, None
 
 # %% ../nbs/04_ntxent.ipynb #nt-xent
+@torch.no_grad()
+def _dense_stats(u, s, lse, temperature): # -> top1, entropy
+    nearness = _nearness(_partner_similarity(u, temperature), temperature)
+    as_near = (s >= nearness[:, None]).sum(1)
+    p = (s - lse[:, None]).exp()
+    entropy = (lse - (p @ u * u).sum(1) / temperature).mean()
+    return (as_near == 1).to(u.dtype).mean(), entropy
+
 def nt_xent(z, # (2N, D) embeddings, not normalised, rows i and i+N a pair
             temperature:float=.5, # tau
-            tile:int=None, # rows of the (2N, 2N) similarities held at a time; None: 256, on a GPU 2048
+            tile:int=None, # rows of the similarities held at a time; None: 256, on a GPU 2048
             stats:bool=False): # also return a dict for monitoring
-    "NT-Xent (paper, equation 1) as the mean over 2N rows: a scalar, or `(scalar, {'top1', 'entropy'})`, the part 0..1 of views whose partner is nearest and the entropy of the choice in nats, without gradient; memory O(tile * 2N). `ValueError` or `TypeError` for other input"
-    tile = (2048 if getattr(z, 'is_cuda', False) else 256) if tile is None else tile
+    """NT-Xent as the mean over 2N rows: a scalar, or with `stats` a scalar and a dict
+
+    Paper, equation 1. The dict holds, without gradient, top1: the part 0..1 of views whose
+    partner is nearest, and entropy: that of the choice, in nats. Memory is O(tile x 2N).
+
+    Raises: `ValueError` or `TypeError` for other input."""
+    if tile is None:
+        tile = 2048 if getattr(z, 'is_cuda', False) else 256
     _check_loss(z, temperature, tile)
     with full_precision(z.device):
         z = z if z.dtype == torch.float64 else z.float()
         if len(z) > tile:
             loss, top1, entropy = _Tiled.apply(z, temperature, tile, stats)
-            return (loss, dict(top1=top1, entropy=entropy)) if stats else loss
-        loss, u, s, lse = _dense(z, temperature)
-        if not stats: return loss
-        with torch.no_grad():
-            bar = _positive(u, temperature) - 8 * torch.finfo(z.dtype).eps / temperature
-            p = (s - lse[:, None]).exp()
-            return loss, dict(top1=((s >= bar[:, None]).sum(1) == 1).to(z.dtype).mean(), entropy=(lse - (p @ u * u).sum(1) / temperature).mean())
+        else:
+            loss, u, s, lse = _dense(z, temperature)
+            if stats:
+                top1, entropy = _dense_stats(u, s, lse, temperature)
+    return (loss, dict(top1=top1, entropy=entropy)) if stats else loss
 
 # %% ../nbs/04_ntxent.ipynb #chance
 def chance_loss(n:int): # N, images in the batch
-    "ln(2N - 1): the loss of an encoder that cannot tell views apart; `ValueError` for no image"
-    if n < 1: raise ValueError(f'n must be at least 1 image, got {n}')
+    """ln(2N - 1): the loss of an encoder that cannot tell views apart
+
+    Raises: `ValueError` for no image."""
+    require(n >= 1, 'n', 'be at least 1 image', n)
     return math.log(2 * n - 1)
