@@ -6,7 +6,7 @@
 __all__ = ['show_confusion', 'show_neighbours', 'embedding_map', 'show_map', 'plot_label_curve', 'write_report', 'evaluate_run']
 
 # %% ../nbs/11_report.ipynb #imports
-import base64, html, importlib, importlib.util, io, json
+import base64, html, io
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -14,197 +14,455 @@ import torch
 import torch.nn.functional as F
 
 from .augment import SimCLRAugment, Views, two_views
-from .core import atomic_path, generator, pick_device
+from .core import atomic_path, generator, pick_device, refuse_existing
+from .core import require, write_json
 from .data import ImageSet, show_image, show_images
-from .evaluate import _accuracy_lines, compare, confusion_matrix, embed, label_curve, linear_predict, view_measures
+from .evaluate import _accuracy_lines as accuracy_lines
+from .evaluate import compare, confusion_matrix, embed, label_curve, linear_predict
+from .evaluate import view_measures
 from .runs import build_model, load_model, read_run
 from .train import plot_history
 
 # %% ../nbs/11_report.ipynb #show-confusion
-def _plain(name): return name.replace('$', r'\$') # no mathematics in the name of a class
+def _plain(name):
+    return name.replace('$', r'\$') # matplotlib would read mathematics between two of them
+
+def _write_percent(ax, percent): # into each cell of the matrix
+    for row, values in enumerate(percent.tolist()):
+        for column, value in enumerate(values):
+            colour = 'white' if value > 50 else 'black'
+            ax.text(column, row, f'{value:.0f}', ha='center', va='center', fontsize=7,
+                    color=colour)
 
 def show_confusion(counts, # (C, C), a row per true class
                    classes): # C names
-    "The confusion matrix in percent of each row, drawn; returns the figure"
+    "The figure of a confusion matrix, in percent of each row"
     percent = 100 * counts.double() / counts.sum(1, keepdim=True).clamp_min(1)
-    fig, ax = plt.subplots(figsize=(1.8 + .42 * min(len(classes), 50), 1.3 + .38 * min(len(classes), 50)), layout='constrained')
+    side = min(len(classes), 50)
+    fig, ax = plt.subplots(figsize=(1.8 + .42 * side, 1.3 + .38 * side), layout='constrained')
     ax.imshow(percent, cmap='Blues', vmin=0, vmax=100)
-    ax.set_xticks(range(len(classes)), map(_plain, classes), rotation=45, ha='right', fontsize=8)
-    ax.set_yticks(range(len(classes)), map(_plain, classes), fontsize=8)
+    names = [_plain(name) for name in classes]
+    ax.set_xticks(range(len(classes)), names, rotation=45, ha='right', fontsize=8)
+    ax.set_yticks(range(len(classes)), names, fontsize=8)
     ax.set(xlabel='predicted', ylabel='true class')
-    for i, row in enumerate(percent.tolist() if len(classes) <= 20 else []):
-        for j, p in enumerate(row): ax.text(j, i, f'{p:.0f}', ha='center', va='center', fontsize=7, color='white' if p > 50 else 'black')
+    if len(classes) <= 20:
+        _write_percent(ax, percent)
     return fig
 
 # %% ../nbs/11_report.ipynb #show-neighbours
-def show_neighbours(queries:ImageSet, # the images that ask
-                    train:ImageSet, # the images that answer
+def _class_name(images, row): # '' where classes have no names
+    return images.classes[images.labels[row]] if images.classes else ''
+
+def _draw_queries(part, queries): # a column in this part of the figure
+    part.suptitle('query', fontsize=9)
+    axes = part.subplots(len(queries), 1, squeeze=False)[:, 0]
+    for row, ax in enumerate(axes):
+        show_image(queries.images[row], _class_name(queries, row), ax)
+
+def _draw_answers(part, queries, train, nearest): # nearest: (Q, k) rows of train
+    with_labels = train.labels is not None and queries.labels is not None
+    grid = part.subplots(*nearest.shape, squeeze=False)
+    for query, (axes, rows) in enumerate(zip(grid, nearest.tolist())):
+        for ax, row in zip(axes, rows):
+            show_image(train.images[row], _class_name(train, row), ax)
+            if with_labels and train.labels[row] != queries.labels[query]:
+                ax.title.set_color('red')
+
+# %% ../nbs/11_report.ipynb #show-neighbours-figure
+def show_neighbours(queries:ImageSet, # Q images that ask
+                    train:ImageSet, # M images that answer
                     features:dict, # name -> (train_h (M, F), query_h (Q, F))
                     k:int=5): # neighbours shown
-    "A row per query: the query, then its `k` nearest training images under each entry of `features`, wrong classes in red; returns the figure. `ValueError` if `k` is more than there are"
-    if not 1 <= k <= len(train): raise ValueError(f'k must lie in 1..{len(train)}, the number of images to answer, got {k}')
-    name = lambda s, i: s.classes[s.labels[i]] if s.classes else ''
-    known = train.labels is not None and queries.labels is not None
-    fig = plt.figure(figsize=(.72 * (1 + k * len(features)) + .3 * len(features), .9 * len(queries) + .3), layout='constrained')
-    parts = fig.subfigures(1, 1 + len(features), width_ratios=[1.1, *[k] * len(features)], wspace=.02)
-    for i, ax in enumerate(parts[0].subplots(len(queries), 1, squeeze=False)[:, 0]): show_image(queries.images[i], name(queries, i), ax)
-    parts[0].suptitle('query', fontsize=9)
-    for part, (title, (a, q)) in zip(parts[1:], features.items()):
-        near = (F.normalize(q, dim=1) @ F.normalize(a, dim=1).T).topk(k, dim=1).indices
+    """The figure of queries, each with its `k` nearest training images by each set of features
+
+    A row per query; nearest is the smallest angle; wrong classes are red.
+
+    Raises: `ValueError` if k is not in 1..M."""
+    allowed = f'lie in 1..{len(train)}, the number of images to answer'
+    require(1 <= k <= len(train), 'k', allowed, k)
+    width = .72 * (1 + k * len(features)) + .3 * len(features)
+    fig = plt.figure(figsize=(width, .9 * len(queries) + .3), layout='constrained')
+    ratios = [1.1] + [k] * len(features)
+    left, *parts = fig.subfigures(1, 1 + len(features), width_ratios=ratios, wspace=.02)
+    _draw_queries(left, queries)
+    for part, (title, (train_h, query_h)) in zip(parts, features.items()):
+        cosines = F.normalize(query_h, dim=1) @ F.normalize(train_h, dim=1).T # (Q, M)
         part.suptitle(title, fontsize=9)
-        for i, row in enumerate(part.subplots(len(queries), k, squeeze=False)):
-            for j, ax in zip(near[i].tolist(), row):
-                show_image(train.images[j], name(train, j), ax)
-                if known and train.labels[j] != queries.labels[i]: ax.title.set_color('red')
+        _draw_answers(part, queries, train, cosines.topk(k, dim=1).indices)
     return fig
 
 # %% ../nbs/11_report.ipynb #embedding-map
+def _check_map(h, method):
+    require(method in ('pca', 'tsne'), 'method', "be 'pca' or 'tsne'", repr(method))
+    has_room = h.ndim == 2 and len(h) > 2 and h.shape[1] > 1
+    require(has_room, 'h', 'be (M, F) with M > 2 and F > 1', tuple(h.shape))
+    if not h.isfinite().all():
+        raise ValueError('h must be finite, and it holds NaN or infinity')
+
+def _pca(x): # (M, F) -> (M, 2), the coordinates along the two principal axes
+    u, s, v = torch.linalg.svd(x - x.mean(0), full_matrices=False)
+    largest = v[:2].abs().argmax(1, keepdim=True)
+    sign = v[:2].gather(1, largest).sign()[:, 0] # of two mirror images always the same
+    return u[:, :2] * s[:2] * sign
+
+def _tsne(x, seed): # (M, F) -> (M, 2)
+    if (x - x[0]).abs().max() < 1e-9:
+        raise ValueError("h must have rows that differ for method 'tsne', and all are equal")
+    try:
+        from sklearn.manifold import TSNE
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("method 'tsne' needs scikit-learn: pip install scikit-learn; "
+                                  "or use method 'pca'") from None
+    perplexity = min(30, (len(x) - 1) / 3)
+    tsne = TSNE(init='pca', perplexity=perplexity, random_state=seed)
+    return torch.from_numpy(tsne.fit_transform(x.numpy())).double()
+
+# %% ../nbs/11_report.ipynb #embedding-map-whole
 def embedding_map(h, # (M, F) features, M > 2
                   method='pca', # 'pca' or 'tsne'
                   seed:int=0): # of t-SNE
-    "A place in the plane for each row, float64 (M, 2); `ValueError` for another method or too few rows, `ModuleNotFoundError` for t-SNE without scikit-learn"
-    if method not in ('pca', 'tsne'): raise ValueError(f"method must be 'pca' or 'tsne', got {method!r}")
-    if h.ndim != 2 or len(h) < 3 or h.shape[1] < 2: raise ValueError(f'h must be (M, F) with M > 2 and F > 1, got {tuple(h.shape)}')
-    if not h.isfinite().all(): raise ValueError('h must be finite, and it holds NaN or infinity')
-    x = F.normalize(h.double(), dim=1) # the angle is what the loss trains
-    if method == 'tsne' and (x - x[0]).abs().max() < 1e-9: raise ValueError("h must have rows that differ for method 'tsne', and all are equal")
-    if method == 'pca':
-        u, s, v = torch.linalg.svd(x - x.mean(0), full_matrices=False)
-        sign = v[:2].gather(1, v[:2].abs().argmax(1, keepdim=True)).sign()[:, 0] # of two mirror images always the same
-        return u[:, :2] * s[:2] * sign
-    if importlib.util.find_spec('sklearn') is None: raise ModuleNotFoundError("method 'tsne' needs scikit-learn: pip install scikit-learn; or use method 'pca'")
-    tsne = importlib.import_module('sklearn.manifold').TSNE(init='pca', perplexity=min(30, (len(x) - 1) / 3), random_state=seed)
-    return torch.from_numpy(tsne.fit_transform(x.numpy())).double()
+    """A place in the plane for each row of `h`, float64 (M, 2)
+
+    Rows are scaled to length 1 first, for the angle is what the loss trains.
+
+    Raises: `ValueError` for another method, too few rows or numbers that are not finite,
+    `ModuleNotFoundError` for t-SNE without scikit-learn."""
+    _check_map(h, method)
+    x = F.normalize(h.double(), dim=1)
+    return _pca(x) if method == 'pca' else _tsne(x, seed)
 
 # %% ../nbs/11_report.ipynb #show-map
+def _to_unit_square(xy): # the smallest that holds all places, each axis by itself
+    low, high = xy.min(0).values, xy.max(0).values
+    return (xy - low) / (high - low).clamp_min(1e-12)
+
+def _with_room(xy, size, seed): # rows, in random order, that overlap none taken before
+    taken = torch.zeros(0, dtype=torch.long)
+    for row in torch.randperm(len(xy), generator=generator(seed, 'map')):
+        distance = (xy[taken] - xy[row]).abs().max(1).values # of the centres of two squares
+        if not (distance < size).any():
+            taken = torch.cat([taken, row[None]])
+    return taken.tolist()
+
+def _class_colours(images): # label -> colour; None without labels
+    if images.labels is None:
+        return None
+    count = max(10, int(images.labels.max()) + 1, len(images.classes or ()))
+    return plt.get_cmap('tab10' if count == 10 else 'hsv', count)
+
+def _thumbnail(ax, image, centre, side, frame): # frame: a colour or None
+    x, y = centre
+    box = (x - side / 2, x + side / 2, y - side / 2, y + side / 2)
+    ax.imshow(image.cpu().permute(1, 2, 0).numpy(), extent=box, zorder=2)
+    if frame is not None:
+        corner = (x - side / 2, y - side / 2)
+        ax.add_patch(plt.Rectangle(corner, side, side, fill=False, lw=1.5, ec=frame, zorder=3))
+
+def _colour_legend(ax, classes, colours): # above the picture
+    lines = [plt.Line2D([], [], color=colours(label), lw=3) for label in range(len(classes))]
+    names = [_plain(name) for name in classes]
+    ax.legend(lines, names, fontsize=7, ncols=5, loc='lower center', bbox_to_anchor=(.5, 1))
+
+# %% ../nbs/11_report.ipynb #show-map-figure
 def show_map(images:ImageSet, # M images
              xy, # (M, 2) places
-             size:float=.03, # of a thumbnail, as a part of the picture's width
+             size:float=.03, # room for a thumbnail, as a part of the picture's width
              seed:int=0): # of the order in which images are tried
-    "Thumbnails at their places, framed in the colour of their class where labels are known; where they would overlap only one is drawn. Returns the figure; `ValueError` if the numbers differ"
-    if tuple(xy.shape) != (len(images), 2): raise ValueError(f'xy must be ({len(images)}, 2), a place for each image, got {tuple(xy.shape)}')
-    xy = (xy - xy.min(0).values) / (xy.max(0).values - xy.min(0).values).clamp_min(1e-12)
-    drawn = torch.zeros(0, dtype=torch.long)
-    for i in torch.randperm(len(xy), generator=generator(seed, 'map')):
-        if not ((xy[drawn] - xy[i]).abs().max(1).values < size).any(): drawn = torch.cat([drawn, i[None]])
+    """The figure of images at their places, framed in the colour of their class
+
+    Where thumbnails would overlap only one is drawn; without labels there are no frames.
+
+    Raises: `ValueError` if there is not one place for each image."""
+    require(tuple(xy.shape) == (len(images), 2), 'xy',
+            f'be ({len(images)}, 2), a place for each image', tuple(xy.shape))
+    places = _to_unit_square(xy)
+    colours = _class_colours(images)
     fig, ax = plt.subplots(figsize=(7, 7), layout='constrained')
-    colour = lambda y: plt.get_cmap('tab10' if int(images.labels.max()) < 10 else 'hsv', max(10, int(images.labels.max()) + 1))(int(y))
-    for i in drawn.tolist():
-        (x, y), r = xy[i].tolist(), .45 * size
-        box = x - r, x + r, y - r, y + r
-        ax.imshow(images.images[i].cpu().permute(1, 2, 0).numpy(), extent=box, zorder=2)
-        if images.labels is not None: ax.add_patch(plt.Rectangle((x - r, y - r), 2 * r, 2 * r, fill=False, lw=1.5, ec=colour(images.labels[i]), zorder=3))
-    if images.classes and len(images.classes) <= 20: ax.legend([plt.Line2D([], [], color=colour(k), lw=3) for k in range(len(images.classes))], map(_plain, images.classes), fontsize=7, ncols=5, loc='lower center', bbox_to_anchor=(.5, 1))
-    ax.set(xlim=(-size, 1 + size), ylim=(-size, 1 + size), xticks=[], yticks=[], aspect='equal')
+    for row in _with_room(places, size, seed):
+        frame = colours(int(images.labels[row])) if colours else None
+        _thumbnail(ax, images.images[row], places[row].tolist(), .9 * size, frame)
+    if images.classes and len(images.classes) <= 20:
+        _colour_legend(ax, images.classes, colours)
+    limits = (-size, 1 + size)
+    ax.set(xlim=limits, ylim=limits, xticks=[], yticks=[], aspect='equal')
     return fig
 
 # %% ../nbs/11_report.ipynb #plot-label-curve
 def plot_label_curve(rows): # dicts with name, labels, accuracy, and std where known
-    "Accuracy in percent over the number of labels, a line per name; returns the figure"
+    "The figure of accuracy in percent over the number of labels, a line per name"
     fig, ax = plt.subplots(figsize=(7.5, 3.4), layout='constrained')
-    for name in dict.fromkeys(r['name'] for r in rows):
-        own = sorted((r for r in rows if r['name'] == name), key=lambda r: r['labels'])
-        ax.errorbar([r['labels'] for r in own], [100 * r['accuracy'] for r in own], [100 * (r.get('std') or 0) for r in own], marker='o', ms=4, capsize=3, label=name)
+    for name in dict.fromkeys(row['name'] for row in rows):
+        line = [row for row in rows if row['name'] == name]
+        line.sort(key=lambda row: row['labels'])
+        labels = [row['labels'] for row in line]
+        percent = [100 * row['accuracy'] for row in line]
+        std = [100 * (row.get('std') or 0) for row in line]
+        ax.errorbar(labels, percent, std, marker='o', ms=4, capsize=3, label=name)
     ax.set(xscale='log', xlabel='labels', ylabel='accuracy on test images, %')
     fig.legend(fontsize=8, loc='outside right upper')
     return fig
 
 # %% ../nbs/11_report.ipynb #write-report
-_STYLE = 'body{font:16px/1.5 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem;color:#222}img{max-width:100%}table{border-collapse:collapse}td,th{padding:.15rem .9rem;text-align:right;border-bottom:1px solid #ccc}td:first-child,th:first-child{text-align:left}p{max-width:44rem}'
+_STYLE = '''
+body {
+  font: 16px/1.5 system-ui, sans-serif;
+  max-width: 56rem;
+  margin: 2rem auto;
+  padding: 0 1rem;
+  color: #222;
+}
+img { max-width: 100%; }
+table { border-collapse: collapse; }
+td, th { padding: .15rem .9rem; text-align: right; border-bottom: 1px solid #ccc; }
+td:first-child, th:first-child { text-align: left; }
+p { max-width: 44rem; }
+'''
 
-def _html(content, alt): # a figure, or the lines of a table
+_PAGE = '''<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+<h1>{title}</h1>
+{body}
+</body>
+</html>
+'''
+
+# %% ../nbs/11_report.ipynb #write-report-html
+def _figure_html(figure, alt): # the figure is closed
+    png = io.BytesIO()
+    figure.savefig(png, dpi=110, format='png')
+    plt.close(figure)
+    data = base64.b64encode(png.getvalue()).decode()
+    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'
+
+def _row_html(cells, tag): # tag: th for the header, td below it
+    return '<tr>' + ''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells) + '</tr>'
+
+def _table_html(lines): # the first one is the header
+    header, *rows = lines
+    return '\n'.join(['<table>', _row_html(header, 'th'),
+                      *(_row_html(row, 'td') for row in rows), '</table>'])
+
+def _part_html(heading, words, content): # content: a figure, or the lines of a table
     if isinstance(content, plt.Figure):
-        png = io.BytesIO()
-        content.savefig(png, dpi=110, format='png')
-        plt.close(content)
-        return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}">'
-    row = lambda cells, tag: '<tr>' + ''.join(f'<{tag}>{html.escape(c)}</{tag}>' for c in cells) + '</tr>'
-    return '<table>' + row(content[0], 'th') + ''.join(row(line, 'td') for line in content[1:]) + '</table>'
+        shown = _figure_html(content, heading)
+    else:
+        shown = _table_html(content)
+    return f'<h2>{html.escape(heading)}</h2>\n<p>{html.escape(words)}</p>\n{shown}'
 
 def write_report(path, # the file to make or replace
                  title, # of the page
                  parts, # (heading, what it shows in words, figure or lines of a table) each
                  overwrite=True): # replace a file of that name
-    "Write one HTML file with all pictures inside; figures are closed. `FileExistsError` for a file that is there, unless it may be replaced"
-    body = ''.join(f'<h2>{html.escape(heading)}</h2>\n<p>{html.escape(words)}</p>\n{_html(content, heading)}\n' for heading, words, content in parts)
-    page = f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n<body>\n<h1>{html.escape(title)}</h1>\n{body}</body>\n</html>\n'
-    with atomic_path(path, overwrite) as p: p.write_text(page, encoding='utf-8', errors='replace') # a file name may hold what is no text
+    """Nothing: writes one HTML file with all pictures inside, and closes the figures
+
+    Raises: `FileExistsError` for a file that is there, unless it may be replaced."""
+    body = '\n'.join(_part_html(*part) for part in parts)
+    page = _PAGE.format(title=html.escape(title), style=_STYLE, body=body)
+    with atomic_path(path, overwrite) as temporary:
+        # a file name may hold bytes that are no text
+        temporary.write_text(page, encoding='utf-8', errors='replace')
 
 # %% ../nbs/11_report.ipynb #measure-run
-def _measure(models, features, pairs, train, test): # -> the content of results.json
-    result = dict(train_images=len(train), test_images=len(test) if test else None, rows=[], labels=[])
-    result['measures'] = [dict(name=f'{name}, {part}') | view_measures(embed(m.encoder if part == 'h' else m, pairs)) for name, m in models.items() for part in 'hz']
-    if test is None: return result
-    train_y, test_y = train.labels.cpu(), test.labels.cpu()
-    result['rows'] = compare(features, train_y, test_y)
-    smallest = int(train_y.bincount()[train_y.unique()].min())
-    def fits(fraction): # as many of each class, at least one, and five in all for the probe
-        n = round(fraction * len(train_y) / len(train_y.unique()))
-        return 1 <= n <= smallest and n * len(train_y.unique()) >= 5
-    result['labels'] = label_curve(features, train_y, test_y, [f for f in (.01, .1) if fits(f)])
-    predicted, classes = linear_predict(features['SimCLR'][0], train_y, features['SimCLR'][1]), int(max(train_y.max(), test_y.max())) + 1
-    result['confusion'] = confusion_matrix(predicted, test_y, classes).tolist()
+def _augmentation(config):
+    return SimCLRAugment(config.size, config.strength, config.min_crop, blur=config.blur)
+
+def _view_measures(config, models, images): # of two views of each of up to 1,000 images
+    pixels = images.images[:1000].cpu()
+    augment = _augmentation(config)
+    rng = generator(config.seed, 'measures')
+    views = Views(pixels, augment.draw(2 * len(pixels), rng, hw=pixels.shape[2:]), augment)
+    rows = []
+    for name, model in models.items():
+        rows.append(dict(name=f'{name}, h') | view_measures(embed(model.encoder, views)))
+        rows.append(dict(name=f'{name}, z') | view_measures(embed(model, views)))
+    return rows
+
+def _few_labels(labels): # the fractions of 1% and 10% that leave a probe enough of each class
+    per_class = labels.bincount()[labels.unique()]
+    def suffices(fraction): # at least one of each class, and five in all
+        count = round(fraction * len(labels) / len(per_class))
+        return 1 <= count <= int(per_class.min()) and count * len(per_class) >= 5
+    return [fraction for fraction in (.01, .1) if suffices(fraction)]
+
+def _confusion(features, train_y, test_y): # of the linear probe on h, as lists
+    train_h, test_h = features['SimCLR']
+    classes = int(max(train_y.max(), test_y.max())) + 1
+    return confusion_matrix(linear_predict(train_h, train_y, test_h), test_y, classes).tolist()
+
+def _measure(config, models, features, train, test): # -> the content of results.json
+    result = dict(train_images=len(train), test_images=len(test) if test else None,
+                  rows=[], labels=[])
+    result['measures'] = _view_measures(config, models, train if test is None else test)
+    if test is not None:
+        train_y, test_y = train.labels.cpu(), test.labels.cpu()
+        result['rows'] = compare(features, train_y, test_y)
+        result['labels'] = label_curve(features, train_y, test_y, _few_labels(train_y))
+        result['confusion'] = _confusion(features, train_y, test_y)
     return result
 
 # %% ../nbs/11_report.ipynb #report-tables
-def _report_tables(result, train, test):
-    rows, few, measures = result['rows'], result['labels'], result['measures']
-    if test is not None:
-        yield ('Accuracy', f'On {len(test):,} test images, ± standard error, from {len(train):,} labelled images: the vote of the nearest neighbours, and a linear probe. '
-               'z is the output of the projection head.', _accuracy_lines(rows))
-    if few:
-        counts, cells = sorted({r['labels'] for r in few}), {(r['name'], r['labels']): f"{100 * r['accuracy']:.1f}" for r in few}
-        lines = [[name, *(cells[name, n] for n in counts)] for name in dict.fromkeys(r['name'] for r in few)]
-        yield 'Few labels', 'Accuracy of the linear probe, %, from a few labels, as many of each class.', [['features', *(f'{n:,} labels' for n in counts)], *lines]
-    keys = ('alignment', 'uniformity', 'effective_rank')
-    yield ('Measures', 'Of two views of each of up to 1,000 images. Alignment: mean squared distance of partners, 0 is closest. Uniformity: -4 is even, 0 is collapsed. '
-           'Effective rank: directions in use.', [['embedding', 'alignment', 'uniformity', 'effective rank'], *([m['name'], *(f'{m[k]:.2f}' for k in keys)] for m in measures)])
+def _accuracy_part(result):
+    words = (f"On {result['test_images']:,} test images, ± standard error, from "
+             f"{result['train_images']:,} labelled images: the vote of the nearest neighbours, "
+             'and a linear probe. z is the output of the projection head.')
+    return 'Accuracy', words, accuracy_lines(result['rows'])
+
+def _few_labels_part(result):
+    rows = result['labels']
+    counts = sorted({row['labels'] for row in rows})
+    percent = {(row['name'], row['labels']): f"{100 * row['accuracy']:.1f}" for row in rows}
+    lines = [['features', *(f'{count:,} labels' for count in counts)]]
+    for name in dict.fromkeys(row['name'] for row in rows):
+        lines.append([name, *(percent[name, count] for count in counts)])
+    words = 'Accuracy of the linear probe, %, from a few labels, as many of each class.'
+    return 'Few labels', words, lines
+
+def _measures_part(result):
+    words = ('Of two views of each of up to 1,000 images. Alignment: mean squared distance of '
+             'partners, 0 is closest. Uniformity: -4 is even, 0 is collapsed. Effective rank: '
+             'directions in use.')
+    lines = [['embedding', 'alignment', 'uniformity', 'effective rank']]
+    for row in result['measures']:
+        figures = [row[key] for key in ('alignment', 'uniformity', 'effective_rank')]
+        lines.append([row['name'], *(f'{figure:.2f}' for figure in figures)])
+    return 'Measures', words, lines
+
+def _table_parts(result):
+    parts = []
+    if result['rows']:
+        parts.append(_accuracy_part(result))
+    if result['labels']:
+        parts.append(_few_labels_part(result))
+    return [*parts, _measures_part(result)]
 
 # %% ../nbs/11_report.ipynb #report-pictures
-def _report_pictures(config, history, result, features, train, test):
-    both, n = ('random initialisation', 'SimCLR'), min(10, len(train) // 2)
-    if test is None: # the first images ask the others
-        neighbours = show_neighbours(train[:n], train[n:], {k: (features[k][0][n:], features[k][0][:n]) for k in both}, k=min(5, len(train) - n))
-    else: neighbours = show_neighbours(test[:10], train, {k: (features[k][0], features[k][1][:10]) for k in both}, k=min(5, len(train)))
-    yield 'Neighbours', 'The nearest images under the network before training and after' + ('.' if test is None else '; wrong classes in red.'), neighbours
-    on_map = (train if test is None else test)[:2000]
-    if len(on_map) > 2: yield 'Map', 'The features in the plane in which they vary most (PCA). Where images would overlap, one is drawn.', show_map(on_map, embedding_map(features['SimCLR'][-1][:2000]))
+def _neighbours_part(features, train, test):
+    before_and_after = {name: features[name] for name in ('random initialisation', 'SimCLR')}
+    words = 'The nearest images under the network before training and after'
+    if test is None:
+        count = min(10, len(train) // 2)
+        queries, answers = train[:count], train[count:]
+        split = {name: (h[count:], h[:count]) for name, (h,) in before_and_after.items()}
+    else:
+        words += '; wrong classes in red'
+        queries, answers = test[:10], train
+        split = {name: (train_h, test_h[:10])
+                 for name, (train_h, test_h) in before_and_after.items()}
+    figure = show_neighbours(queries, answers, split, k=min(5, len(answers)))
+    return 'Neighbours', words + '.', figure
+
+def _map_part(features, images): # images: those that the last of the features belong to
+    words = ('The features in the plane in which they vary most (PCA). Where images would '
+             'overlap, one is drawn.')
+    xy = embedding_map(features['SimCLR'][-1][:2000])
+    return 'Map', words, show_map(images[:2000], xy)
+
+def _confusion_part(result, classes):
+    counts = torch.tensor(result['confusion'])
+    names = classes or [str(label) for label in range(len(counts))]
+    words = 'Predictions of the linear probe, in percent of each true class.'
+    return 'Confusion', words, show_confusion(counts, names)
+
+# %% ../nbs/11_report.ipynb #report-training
+def _views_part(config, images):
+    pixels = images.images[:10].cpu()
+    views = two_views(pixels, _augmentation(config), generator(config.seed, 'pictures'))
+    size = (config.size, config.size)
+    resized = F.interpolate(pixels / 255, size=size, mode='bilinear', antialias=True)
+    figure = show_images(torch.cat([resized, views]), cols=len(pixels),
+                         row_titles=['image', 'view i', 'view i+N'])
+    words = 'What the loss was trained on: images, and two random views of each.'
+    return 'Views', words, figure
+
+def _training_part(history):
+    last = history[-1]
+    words = f"{last['step'] + 1:,} steps in {last['seconds'] / 60:.1f} minutes."
+    return 'Training', words, plot_history(history)
+
+def _settings_part(config, machine):
+    lines = [['setting', 'value']]
+    for name, value in (vars(config) | machine).items():
+        if name != 'resumed':
+            lines.append([name, str(value)])
+    return 'Settings', 'From settings.json and machine.json.', lines
+
+def _picture_parts(config, history, result, features, train, test):
+    parts = [_neighbours_part(features, train, test)]
+    images = train if test is None else test
+    if len(images) > 2:
+        parts.append(_map_part(features, images))
     if test is not None:
-        counts = torch.tensor(result['confusion'])
-        yield 'Confusion', 'Predictions of the linear probe, in percent of each true class.', show_confusion(counts, test.classes or [str(k) for k in range(len(counts))])
-    few = train.images[:10].cpu()
-    views = two_views(few, SimCLRAugment(config.size, config.strength, config.min_crop, blur=config.blur), generator(config.seed, 'pictures'))
-    resized = F.interpolate(few / 255, size=(config.size, config.size), mode='bilinear', antialias=True)
-    yield 'Views', 'What the loss was trained on: images, and two random views of each.', show_images(torch.cat([resized, views]), cols=len(few), row_titles=['image', 'view i', 'view i+N'])
-    if history: yield 'Training', f"{history[-1]['step'] + 1:,} steps in {history[-1]['seconds'] / 60:.1f} minutes.", plot_history(history)
+        parts.append(_confusion_part(result, test.classes))
+    parts.append(_views_part(config, train))
+    if history:
+        parts.append(_training_part(history))
+    return parts
 
 # %% ../nbs/11_report.ipynb #evaluate-run
+def _check_sets(train, test):
+    if test is not None and (train.labels is None or test.labels is None):
+        raise ValueError('train and test must have labels for the evaluation')
+    require(len(train) >= 3, 'train', 'hold at least 3 images', len(train))
+
+def _outputs(folder, report): # -> paths of the report and of the results
+    if report is None:
+        return folder / 'report.html', folder / 'results.json'
+    report = Path(report)
+    results = report.with_suffix('.json')
+    require(results != report, 'report', 'be an HTML file', repr(str(report)))
+    refuse_existing(report, results)
+    return report, results
+
+def _device_of(config): # the run's, or the best there is where it was trained elsewhere
+    try:
+        return pick_device(config.device)
+    except ValueError:
+        return pick_device()
+
+def _load_models(folder, config): # before training and after
+    device = _device_of(config)
+    models = {'random initialisation': build_model(config), 'SimCLR': load_model(folder)}
+    return {name: model.to(device) for name, model in models.items()}
+
+def _all_features(models, sets): # name -> features of each set
+    features = {'raw pixels': [s.images.flatten(1).cpu() / 255 for s in sets]}
+    for name, model in models.items():
+        features[name] = [embed(model.encoder, s) for s in sets]
+    features['SimCLR, z'] = [embed(models['SimCLR'], s) for s in sets]
+    return features
+
+# %% ../nbs/11_report.ipynb #evaluate-run-whole
 def evaluate_run(folder, # a run's folder, with settings, metrics, encoder and head
                  train:ImageSet, # images, and labels that the measures may learn from
-                 test:ImageSet=None, # labelled images they are tested on; None: only what needs no labels
-                 report=None): # the HTML file to make, new, with the results beside it as .json; None: report.html and results.json in the folder, replaced
-    "Measure a run and write results and report; returns the results, a dict. `ValueError` for a test set without labels on both sides, `FileNotFoundError` if the run has not ended, `FileExistsError` for a report that is there"
+                 test:ImageSet=None, # labelled; None: only what needs no labels
+                 report=None): # HTML file to make; None: report.html in the folder, replaced
+    """The results, a dict, of measuring a run; writes them and a report
+
+    The results stand beside the report: results.json in the folder, or as `report` but with
+    the ending .json. Files that `report` names must be new.
+
+    Raises: `ValueError` for a test set without labels on both sides or fewer than 3 images,
+    `FileNotFoundError` if the run has not ended, `FileExistsError` for a report
+    that is there."""
     folder = Path(folder)
     config, machine, history = read_run(folder)
-    if test is not None and (train.labels is None or test.labels is None): raise ValueError('train and test must have labels for the evaluation')
-    own = report is None
-    results = folder / 'results.json' if own else Path(report).with_suffix('.json')
-    if not own and results == Path(report): raise ValueError(f'report must be an HTML file, got {str(report)!r}')
-    for path in () if own else (Path(report), results):
-        if path.exists(): raise FileExistsError(f'{path} exists already and is left as it is; choose another name or move it away')
-    report = folder / 'report.html' if own else report
-    if len(train) < 3: raise ValueError(f'train must hold at least 3 images, got {len(train)}')
-    models = {'random initialisation': build_model(config), 'SimCLR': load_model(folder)}
-    try: device = pick_device(config.device)
-    except ValueError: device = pick_device() # trained elsewhere
-    sets = [train] if test is None else [train, test]
-    features = {'raw pixels': [s.images.flatten(1).cpu() / 255 for s in sets]}
-    features |= {name: [embed(m.to(device).encoder, s) for s in sets] for name, m in models.items()}
-    features['SimCLR, z'] = [embed(models['SimCLR'], s) for s in sets]
-    augment, few = SimCLRAugment(config.size, config.strength, config.min_crop, blur=config.blur), sets[-1].images[:1000].cpu()
-    result = _measure(models, features, Views(few, augment.draw(2 * len(few), generator(config.seed, 'measures'), hw=few.shape[2:]), augment), train, test)
-    with atomic_path(results, overwrite=own) as p: p.write_text(json.dumps(result, indent=1) + '\n')
-    settings = [['setting', 'value'], *([k, str(v)] for k, v in (vars(config) | machine).items() if k != 'resumed')]
-    parts = [*_report_tables(result, train, test), *_report_pictures(config, history, result, features, train, test), ('Settings', 'From settings.json and machine.json.', settings)]
-    write_report(report, f'Run {folder.resolve().name}', parts, overwrite=own)
+    _check_sets(train, test)
+    report_path, results_path = _outputs(folder, report)
+
+    models = _load_models(folder, config)
+    features = _all_features(models, [train] if test is None else [train, test])
+    result = _measure(config, models, features, train, test)
+    write_json(results_path, result, overwrite=report is None)
+
+    parts = [*_table_parts(result),
+             *_picture_parts(config, history, result, features, train, test),
+             _settings_part(config, machine)]
+    write_report(report_path, f'Run {folder.resolve().name}', parts, overwrite=report is None)
     return result
