@@ -17,12 +17,13 @@ import torch
 from safetensors.torch import save
 
 from simclr_nb.augment import SimCLRAugment, Views
+from simclr_nb.checkpoints import load_model
 from simclr_nb.cifar import cifar10
 from simclr_nb.core import atomic_path, describe_machine, generator, keep_freed_memory
 from simclr_nb.evaluate import (accuracy, confusion_matrix, embed, fine_tune, knn_accuracy, label_subset, linear_predict, linear_probe, linear_probe_sgd,
                                 view_measures)
 from simclr_nb.resnet import save_encoder
-from simclr_nb.runs import TrainConfig, build_model, load_model, read_run
+from simclr_nb.runs import TrainConfig, build_model, read_run
 from simclr_nb.train import pretrain
 
 HERE = Path(__file__).resolve().parent

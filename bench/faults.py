@@ -23,10 +23,11 @@ from pathlib import Path
 import torch
 from hypothesis import given, settings, strategies as st
 
+from simclr_nb.checkpoints import read_checkpoint
 from simclr_nb.core import atomic_path, describe_machine
 from simclr_nb.data import sample
 from simclr_nb.resnet import load_encoder
-from simclr_nb.runs import TrainConfig, read_checkpoint, read_run
+from simclr_nb.runs import TrainConfig, read_run
 from simclr_nb.train import pretrain
 
 HERE = Path(__file__).resolve().parent

@@ -10,101 +10,164 @@ import torch
 from torch import nn
 from torch.profiler import record_function
 
-# %% ../nbs/06_accumulate.ipynb #auto-keep
-def _memory(device): # bytes in use, bytes free; None where that cannot be asked
-    if device.type != 'cuda': return None
-    used = torch.cuda.memory_allocated(device)
-    return used, torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - used # PyTorch's unused cache is free too
+from .core import require
 
-def _auto_keep(free, graph, chunks): # bytes free beside one graph, bytes of a graph, K -> chunks to keep
-    return int(min(max(free // max(graph, 1) - 1, 1), chunks))
+# %% ../nbs/06_accumulate.ipynb #auto-keep
+def _device_memory(device): # bytes in use, bytes free; None where that cannot be asked
+    if device.type != 'cuda':
+        return None
+    used = torch.cuda.memory_allocated(device)
+    unused_cache = torch.cuda.memory_reserved(device) - used # PyTorch's; as good as free
+    return used, torch.cuda.mem_get_info(device)[0] + unused_cache
+
+def _graphs_that_fit(free, graph, K): # bytes free beside one graph, bytes of a graph, chunks
+    fitting = free // max(graph, 1) - 1
+    return int(min(max(fitting, 1), K))
 
 # %% ../nbs/06_accumulate.ipynb #random-state
-def _random_state(device): # of the CPU's generator and the device's
-    if device.type == 'cpu': return torch.get_rng_state(), None
-    get = torch.get_device_module(device).get_rng_state
-    return torch.get_rng_state(), get(device) if device.type == 'cuda' else get()
+def _random_state(device): # of the CPU's generator and that of another device
+    if device.type == 'cpu':
+        return torch.get_rng_state(), None
+    backend = torch.get_device_module(device)
+    if device.type == 'cuda': # there may be several
+        return torch.get_rng_state(), backend.get_rng_state(device)
+    return torch.get_rng_state(), backend.get_rng_state()
 
-def _set_random_state(device, state):
-    torch.set_rng_state(state[0])
-    if device.type == 'cpu': return
-    put = torch.get_device_module(device).set_rng_state
-    put(state[1], device) if device.type == 'cuda' else put(state[1])
+def _set_random_state(device, state): # as `_random_state` gave it
+    cpu_state, device_state = state
+    torch.set_rng_state(cpu_state)
+    if device.type == 'cpu':
+        return
+    backend = torch.get_device_module(device)
+    if device.type == 'cuda':
+        backend.set_rng_state(device_state, device)
+    else:
+        backend.set_rng_state(device_state)
 
-# %% ../nbs/06_accumulate.ipynb #pass1
-def _slice(views, rows):
-    with record_function('augment'): return views[rows]
+# %% ../nbs/06_accumulate.ipynb #embed-chunk
+def _check_output(z, views): # what the model gave for a chunk of views
+    is_float = isinstance(z, torch.Tensor) and z.is_floating_point()
+    require(is_float, 'model', 'give a float tensor, a row per view',
+            getattr(z, 'dtype', type(z).__name__), TypeError)
+    require(len(z) == len(views), 'model', 'give a row per view',
+            f'{len(z)} rows for {len(views)} views')
+    require(z.device == views.device, 'model',
+            f'give z on the device of its views, {views.device}', z.device)
 
-def _embed(model, x):
-    with record_function('forward'): out = model(x)
-    if not isinstance(out, torch.Tensor) or not out.is_floating_point(): raise TypeError(f'model must give a float tensor, a row per view, got {getattr(out, "dtype", type(out).__name__)}')
-    if len(out) != len(x): raise ValueError(f'model must give a row per view, got {len(out)} rows for {len(x)} views')
-    if out.device != x.device: raise ValueError(f'model must give z on the device of its views, {x.device}, got {out.device}')
-    return out
+def _take_views(views, chunk): # `views` may make them only now
+    with record_function('augment'):
+        return views[chunk]
 
-def _pass1(model, views, chunks, keep): # -> z and state of each chunk; the last `keep` z with their graphs
-    torch.clear_autocast_cache() # a surrounding autocast may hold copies of the weights before the last step
-    outputs, states, K = [], [], len(chunks)
-    auto, keep = keep == 'auto', 1 if keep == 'auto' else keep
-    for k, rows in enumerate(chunks):
-        if k == K - keep: torch.clear_autocast_cache() # weights cast without a graph must not serve one that needs it
-        x = _slice(views, rows)
-        states.append(_random_state(x.device))
-        before = _memory(x.device) if auto and k == 0 else None
-        with torch.set_grad_enabled(k >= K - keep or before is not None): out = _embed(model, x)
-        if before is not None: # the first chunk tells what a graph takes
-            used, free = _memory(x.device)
-            keep = _auto_keep(free, used - before[0], K)
-            if keep < K: out = out.detach()
-        outputs.append(out)
+def _embed_chunk(model, chunk_views, with_graph): # -> z, a row per view
+    with torch.set_grad_enabled(with_graph), record_function('forward'):
+        z = model(chunk_views)
+    _check_output(z, chunk_views)
+    return z
+
+# %% ../nbs/06_accumulate.ipynb #embed-chunks
+def _embed_first_chunk(model, chunk_views, K): # -> z, chunks to keep: for keep='auto'
+    memory_before = _device_memory(chunk_views.device)
+    if memory_before is None:
+        return _embed_chunk(model, chunk_views, with_graph=K == 1), 1
+    z = _embed_chunk(model, chunk_views, with_graph=True) # shows what a graph takes
+    used, free = _device_memory(chunk_views.device)
+    keep = _graphs_that_fit(free, used - memory_before[0], K)
+    return z if keep == K else z.detach(), keep
+
+def _embed_chunks(model, views, chunks, keep): # -> z of each chunk, random state before each
+    K, z_chunks, states = len(chunks), [], []
+    torch.clear_autocast_cache() # an outer autocast may hold the weights of the step before
+    for k, chunk in enumerate(chunks):
+        chunk_views = _take_views(views, chunk)
+        states.append(_random_state(chunk_views.device))
+        if keep == 'auto':
+            z, keep = _embed_first_chunk(model, chunk_views, K)
+        else:
+            if k == K - keep: # weights cast without a graph must not serve one that needs it
+                torch.clear_autocast_cache()
+            z = _embed_chunk(model, chunk_views, with_graph=k >= K - keep)
+        z_chunks.append(z)
     torch.clear_autocast_cache()
-    return outputs, states
+    return z_chunks, states
 
-# %% ../nbs/06_accumulate.ipynb #pass2
-def _pass2(model, views, chunks, outputs, states, dz):
-    after = _random_state(dz.device)
+# %% ../nbs/06_accumulate.ipynb #loss-and-dz
+def _loss_and_dz(loss_fn, z_chunks): # -> L, dL/dz (2N, D), None if L does not depend on z
+    z = torch.cat([z_chunk.detach() for z_chunk in z_chunks])
+    if z.dtype != torch.float64:
+        z = z.float()
+    z.requires_grad_()
+    no_autocast = torch.autocast(z.device.type, enabled=False)
+    with torch.enable_grad(), no_autocast, record_function('loss'):
+        loss = loss_fn(z)
+        loss.backward() # also into any parameters of the loss
+    return loss.detach(), z.grad
+
+# %% ../nbs/06_accumulate.ipynb #backpropagate
+def _embed_again(model, views, chunk, state): # from the random state of the first time
+    chunk_views = _take_views(views, chunk)
+    _set_random_state(chunk_views.device, state)
+    return _embed_chunk(model, chunk_views, with_graph=True)
+
+def _backpropagate_chunks(model, views, chunks, z_chunks, states, dz):
+    no_autocast = torch.autocast(dz.device.type, enabled=False)
+    state_after = _random_state(dz.device)
     try:
-        while outputs: # the kept graphs go first, so no other stands beside them
-            out, state = outputs.pop(), states.pop()
-            rows = chunks[len(outputs)]
-            if not out.requires_grad:
-                x = _slice(views, rows)
-                _set_random_state(dz.device, state)
-                with torch.enable_grad(): out = _embed(model, x)
-            if out.requires_grad:
-                with torch.autocast(dz.device.type, enabled=False), record_function('backward'): out.backward(dz[rows])
+        for chunk, state in zip(reversed(chunks), reversed(states)):
+            z = z_chunks.pop() # the kept graphs go first: no other stands beside them
+            if not z.requires_grad:
+                z = _embed_again(model, views, chunk, state)
+            if z.requires_grad: # unless every parameter is frozen
+                with no_autocast, record_function('backward'):
+                    z.backward(dz[chunk])
     finally:
-        _set_random_state(dz.device, after)
+        _set_random_state(dz.device, state_after)
         torch.clear_autocast_cache() # the weights are about to change
 
 # %% ../nbs/06_accumulate.ipynb #accumulate
-def accumulate(model, # views -> z, a row each; z[i] must depend on views[i] alone, and on random numbers of torch's generators of the CPU and the views' device, which pass 2 draws again
-               views, # a (2N, 3, H, W) tensor, or anything with `len` and slices that are the same each time, such as `Views`
+def _check_settings(rows, micro_batch, keep):
+    require(rows > 0, 'views', 'hold at least one row', 'none')
+    require(type(micro_batch) is int and micro_batch > 0, 'micro_batch',
+            'be a whole number of rows, at least 1, or None', repr(micro_batch))
+    require(keep == 'auto' or type(keep) is int and keep >= 0, 'keep',
+            "be 'auto' or a number of chunks, 0 or more", repr(keep))
+
+def accumulate(model, # views -> z, a row each; z[i] must depend on views[i] alone
+               views, # (2N, 3, H, W), or anything with len and slices that stay the same: Views
                loss_fn, # z (2N, D), float32 or float64 -> scalar
                micro_batch:int=None, # rows of views computed at a time; None: all
-               keep=1): # chunks whose graphs are kept from pass 1, more than there are means all; 'auto': on a GPU as many as fit, else 1
-    "Add the gradient of `loss_fn(model(views))` to `.grad`, as `backward()` would, and return that loss, detached; `ValueError` for a setting out of range, `TypeError` for another output of the model. After an exception `.grad` may hold a part"
-    n = len(views)
-    micro_batch = n if micro_batch is None else micro_batch
-    if n == 0: raise ValueError('views must hold at least one row, got none')
-    if type(micro_batch) is not int or micro_batch < 1: raise ValueError(f'micro_batch must be a whole number of rows, at least 1, or None, got {micro_batch!r}')
-    if keep != 'auto' and (type(keep) is not int or keep < 0): raise ValueError(f"keep must be 'auto' or a number of chunks, 0 or more, got {keep!r}")
-    chunks = [slice(i, min(i + micro_batch, n)) for i in range(0, n, micro_batch)]
-    outputs, states = _pass1(model, views, chunks, keep)
-    z = torch.cat([out.detach() for out in outputs])
-    z = (z if z.dtype == torch.float64 else z.float()).requires_grad_()
-    with torch.enable_grad(), torch.autocast(z.device.type, enabled=False), record_function('loss'):
-        loss = loss_fn(z)
-        loss.backward() # dL/dz, and the gradients of any parameters in the loss
-    if z.grad is not None: _pass2(model, views, chunks, outputs, states, z.grad)
-    return loss.detach()
+               keep=1): # chunks whose graphs are kept; 'auto': on a GPU as many as fit, else 1
+    """The loss `loss_fn(model(views))`, detached, after adding its gradient to `.grad`
+
+    The gradient is that of the whole batch, as `backward()` would give it (GradCache, Gao,
+    Zhang, Han and Callan 2021). The model may draw random numbers from torch's generators of
+    the CPU and of the views' device: a second forward pass draws the same. After an exception
+    `.grad` may hold a part.
+
+    Raises: `ValueError` for a setting out of range, `TypeError` if `model` gives no floats."""
+    rows = len(views)
+    if micro_batch is None:
+        micro_batch = rows
+    _check_settings(rows, micro_batch, keep)
+    chunks = [slice(i, min(i + micro_batch, rows)) for i in range(0, rows, micro_batch)]
+    z_chunks, states = _embed_chunks(model, views, chunks, keep)
+    loss, dz = _loss_and_dz(loss_fn, z_chunks)
+    if dz is not None:
+        _backpropagate_chunks(model, views, chunks, z_chunks, states, dz)
+    return loss
 
 # %% ../nbs/06_accumulate.ipynb #check-batch-norm
 def refuse_batch_norm(model:nn.Module, # encoder and head
                       micro_batch, # rows of views computed at a time; None: all
                       rows:int): # 2N, rows in the whole batch
-    "`ValueError` if the batch would be cut and `model` holds a BatchNorm that takes its statistics from it; names the module"
-    if micro_batch is None or micro_batch >= rows: return
-    for name, m in model.named_modules():
-        if isinstance(m, nn.modules.batchnorm._BatchNorm) and (m.training or m.running_mean is None):
-            raise ValueError(f'micro_batch must be None or at least {rows}, all rows, since {name} is a {type(m).__name__}, whose output for a view depends on the others; got {micro_batch}')
+    """Nothing, unless the batch would be cut and `model` holds a BatchNorm that sees it whole
+
+    Raises: `ValueError` then, with the name of the module."""
+    if micro_batch is None or micro_batch >= rows:
+        return
+    for name, module in model.named_modules():
+        is_batch_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        if is_batch_norm and (module.training or module.running_mean is None):
+            raise ValueError(
+                f'micro_batch must be None or at least {rows}, all rows, since {name} is a '
+                f'{type(module).__name__}, whose output for a view depends on the others; '
+                f'got {micro_batch}')

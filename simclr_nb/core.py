@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['describe', 'require', 'require_whole', 'generator', 'refuse_existing', 'atomic_path', 'write_json', 'log_line',
-           'pick_device', 'has_bf16', 'full_precision', 'describe_machine', 'keep_freed_memory']
+           'progress_bar', 'pick_device', 'has_bf16', 'full_precision', 'describe_machine', 'keep_freed_memory']
 
 # %% ../nbs/00_core.ipynb #imports
 import ctypes, hashlib, json, os, platform, shutil, subprocess, sys
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fastcore.imports import in_jupyter
 from tqdm import tqdm
 
 from . import __version__
@@ -125,6 +126,25 @@ def write_json(path, # the file to make or replace
 def log_line(text:str): # without a line break
     "Write a line to stderr, above a progress bar if there is one"
     tqdm.write(text, file=sys.stderr)
+
+# %% ../nbs/00_core.ipynb #progress-bar
+class _LogLines: # a file for tqdm: lines, not redrawn
+    def write(self, text):
+        if text.strip():
+            sys.stderr.write(text.strip() + '\n')
+
+    def flush(self):
+        sys.stderr.flush()
+
+def progress_bar(total:int, # units of work
+                 unit:str, # 'step'
+                 done:int=0, # units done before
+                 shown:bool=True): # False shows nothing
+    "A tqdm bar on stderr: redrawn on a screen, lines now and then in a log file"
+    look = dict(file=_LogLines(), ncols=0, mininterval=30, miniters=1)
+    if sys.stderr.isatty() or in_jupyter():
+        look = dict(dynamic_ncols=True, mininterval=1)
+    return tqdm(total=total, initial=done, disable=not shown, unit=unit, **look)
 
 # %% ../nbs/00_core.ipynb #pick-device
 def pick_device(device='auto'): # 'auto', or a torch device or its name

@@ -13,113 +13,198 @@ from fastcore.basics import patch
 from torch import nn
 from torch.optim import Optimizer
 
-# %% ../nbs/05_lars.ipynb #trust-ratio
-def _trust_ratio(w_norm, g_norm, coefficient): # 1 where a norm is zero
-    return torch.where((w_norm > 0) & (g_norm > 0), coefficient * w_norm / g_norm, torch.ones_like(g_norm))
+from .core import require
 
-def _momentum_step(ws, gs, vs, group): # not adapted: SGD with momentum, the learning rate inside the velocity
-    if not ws: return
+# %% ../nbs/05_lars.ipynb #trust-ratio
+def _trust_ratio(w_norm, g_norm, coefficient): # r; 1 where a norm is zero
+    ratio = coefficient * w_norm / g_norm
+    return torch.where((w_norm > 0) & (g_norm > 0), ratio, torch.ones_like(g_norm))
+
+# %% ../nbs/05_lars.ipynb #foreach-steps
+def _momentum_step(ws, gs, vs, group): # not adapted: SGD with the learning rate in the velocity
+    if not ws:
+        return
+    lr, weight_decay = group['lr'], group['weight_decay']
     torch._foreach_mul_(vs, group['momentum'])
-    torch._foreach_add_(vs, gs, alpha=group['lr'])
-    if group['weight_decay']: torch._foreach_add_(vs, ws, alpha=group['lr'] * group['weight_decay'])
+    torch._foreach_add_(vs, gs, alpha=lr)
+    if weight_decay:
+        torch._foreach_add_(vs, ws, alpha=lr * weight_decay)
     torch._foreach_sub_(ws, vs)
 
-def _foreach_step(ws, gs, vs, group):
-    if not ws: return
-    decayed = torch._foreach_mul(ws, group['weight_decay']) # new tensors: `.grad` stays as it is
+def _foreach_step(ws, gs, vs, group): # each line for all tensors at once
+    if not ws:
+        return
+    decayed = torch._foreach_mul(ws, group['weight_decay']) # new tensors: `.grad` stays
     torch._foreach_add_(decayed, gs)
-    for g, w_norm, g_norm in zip(decayed, torch._foreach_norm(ws), torch._foreach_norm(decayed)):
+    w_norms, g_norms = torch._foreach_norm(ws), torch._foreach_norm(decayed)
+    for g, w_norm, g_norm in zip(decayed, w_norms, g_norms):
         g.mul_(_trust_ratio(w_norm, g_norm, group['trust_coefficient']))
     torch._foreach_mul_(vs, group['momentum'])
     torch._foreach_add_(vs, decayed, alpha=group['lr'])
     torch._foreach_sub_(ws, vs)
 
-# %% ../nbs/05_lars.ipynb #lars
+# %% ../nbs/05_lars.ipynb #lars-checks
+def _check_rate(name, value):
+    require(0 <= value < math.inf, name, 'be finite and 0 or more', value)
+
 def _check_groups(groups):
     for group in groups:
-        c = group['trust_coefficient']
-        fits = dict(lr=0 <= group['lr'] < math.inf, momentum=0 <= group['momentum'] < 1, weight_decay=0 <= group['weight_decay'] < math.inf, trust_coefficient=c is None or 0 < c < math.inf)
-        for name, ok in fits.items():
-            if not ok: raise ValueError(f'{name} out of range, got {group[name]}; allowed: lr >= 0, 0 <= momentum < 1, weight_decay >= 0, trust_coefficient > 0 or None')
+        momentum, coefficient = group['momentum'], group['trust_coefficient']
+        _check_rate('lr', group['lr'])
+        _check_rate('weight_decay', group['weight_decay'])
+        require(0 <= momentum < 1, 'momentum', 'be 0 or more and below 1', momentum)
+        require(coefficient is None or 0 < coefficient < math.inf, 'trust_coefficient',
+                'be finite and above 0, or None', coefficient)
 
+# %% ../nbs/05_lars.ipynb #lars
 class LARS(Optimizer):
-    "LARS as in the code of the SimCLR paper: momentum with a step length per tensor; `ValueError` for a setting out of range"
+    """LARS as in the code of the SimCLR paper: momentum with a step length per tensor
+
+    Raises: `ValueError` for a setting out of range."""
     def __init__(self,
-                 params, # parameters or groups of them, see `param_groups`
-                 lr:float, # learning rate of the next step; a schedule sets `param_groups[k]['lr']`
+                 params, # parameters or groups of them, see param_groups
+                 lr:float, # of the next step; a schedule sets it in each of .param_groups
                  momentum:float=.9, # part of the velocity that is kept
-                 weight_decay:float=1e-6, # lambda, added to the gradient before its norm is taken
+                 weight_decay:float=1e-6, # lambda, added to the gradient before its norm
                  trust_coefficient=1e-3, # None: the group is not adapted
-                 foreach:bool=None): # one kernel for many tensors; None: on a GPU, where starting kernels is what costs
-        super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay, trust_coefficient=trust_coefficient, foreach=foreach))
+                 foreach:bool=None): # one kernel for many tensors; None: on a GPU
+        super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay,
+                                      trust_coefficient=trust_coefficient, foreach=foreach))
 
     def add_param_group(self, group):
-        "Add parameters with settings of their own; `ValueError` for a setting out of range"
+        """Nothing; the optimiser then has the group's parameters, with settings of their own
+
+        Raises: `ValueError` for a setting out of range."""
         super().add_param_group(group)
         _check_groups(self.param_groups[-1:])
 
     @torch.no_grad()
-    def step(self, closure=None):
-        "One update of every parameter that has a gradient; `.grad` is left as it is. Returns the closure's loss, if there is one; `RuntimeError` for a sparse gradient"
+    def step(self,
+             closure=None): # computes the loss anew and returns it
+        """The closure's loss, if there is a closure; every parameter with a gradient is updated
+
+        `.grad` is left as it is.
+
+        Raises: `RuntimeError` for a sparse gradient."""
         loss = None
         if closure is not None:
-            with torch.enable_grad(): loss = closure()
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
-            ws = [w for w in group['params'] if w.grad is not None]
-            if any(w.grad.is_sparse for w in ws): raise RuntimeError('LARS needs dense gradients, got a sparse one')
-            for w in ws:
-                if 'velocity' not in self.state[w]: self.state[w]['velocity'] = torch.zeros_like(w)
-            gs, vs = [w.grad for w in ws], [self.state[w]['velocity'] for w in ws]
-            foreach = any(w.is_cuda for w in ws) if group['foreach'] is None else group['foreach']
-            if group['trust_coefficient'] is None: _momentum_step(ws, gs, vs, group)
-            elif foreach: _foreach_step(ws, gs, vs, group)
-            else: self._tensor_step(ws, gs, vs, group)
+            self._step_group(group)
         return loss
+
+# %% ../nbs/05_lars.ipynb #step-group
+@patch
+def _velocity(self:LARS, w): # of a parameter; zero before its first step
+    state = self.state[w]
+    if 'velocity' not in state:
+        state['velocity'] = torch.zeros_like(w)
+    return state['velocity']
+
+@patch
+def _step_group(self:LARS, group): # one update of a group's parameters that have a gradient
+    ws = [w for w in group['params'] if w.grad is not None]
+    gs = [w.grad for w in ws]
+    if any(g.is_sparse for g in gs):
+        raise RuntimeError('LARS needs dense gradients, got a sparse one')
+    vs = [self._velocity(w) for w in ws]
+    foreach = group['foreach']
+    if foreach is None:
+        foreach = any(w.is_cuda for w in ws)
+    if group['trust_coefficient'] is None:
+        _momentum_step(ws, gs, vs, group)
+    elif foreach:
+        _foreach_step(ws, gs, vs, group)
+    else:
+        self._tensor_step(ws, gs, vs, group)
 
 # %% ../nbs/05_lars.ipynb #tensor-step
 @patch
-def _tensor_step(self:LARS, ws, gs, vs, group):
-    scratch = self.__dict__.setdefault('_scratch', {}) # per dtype and device; not part of `state_dict`
+def _scratch_like(self:LARS, w, ws): # memory of the shape of w, used by all of ws in turn
+    if not hasattr(self, '_scratch'): # per dtype and device; not part of `state_dict`
+        self._scratch = {}
+    memory = self._scratch.get((w.dtype, w.device))
+    if memory is None or memory.numel() < w.numel():
+        largest = max(other.numel() for other in ws)
+        memory = torch.empty(largest, dtype=w.dtype, device=w.device)
+        self._scratch[w.dtype, w.device] = memory
+    return memory[:w.numel()].view_as(w)
+
+@patch
+def _tensor_step(self:LARS, ws, gs, vs, group): # all of a tensor's steps before the next tensor
     for w, g, v in zip(ws, gs, vs):
-        room = scratch.get((w.dtype, w.device))
-        if room is None or room.numel() < w.numel(): room = scratch[w.dtype, w.device] = torch.empty(max(x.numel() for x in ws), dtype=w.dtype, device=w.device)
-        g = torch.mul(w, group['weight_decay'], out=room[:w.numel()].view_as(w)).add_(g)
-        trust = _trust_ratio(torch.linalg.vector_norm(w), torch.linalg.vector_norm(g), group['trust_coefficient'])
-        v.mul_(group['momentum']).addcmul_(g, group['lr'] * trust)
+        decayed = torch.mul(w, group['weight_decay'], out=self._scratch_like(w, ws))
+        decayed.add_(g)
+        w_norm, g_norm = torch.linalg.vector_norm(w), torch.linalg.vector_norm(decayed)
+        trust = _trust_ratio(w_norm, g_norm, group['trust_coefficient'])
+        v.mul_(group['momentum']).addcmul_(decayed, group['lr'] * trust)
         w.sub_(v)
 
 # %% ../nbs/05_lars.ipynb #param-groups
-_NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase) # the last: BatchNorm, InstanceNorm, SyncBatchNorm
+_NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm,
+          nn.modules.batchnorm._NormBase) # the last: BatchNorm, InstanceNorm, SyncBatchNorm
+
+def _is_plain(module, parameter): # neither decayed nor adapted; biases are vectors
+    return isinstance(module, _NORMS) or parameter.ndim < 2
+
+def _check_param_groups(model, weight_decay):
+    is_module = isinstance(model, nn.Module)
+    require(is_module, 'model', 'be a module', type(model).__name__, TypeError)
+    _check_rate('weight_decay', weight_decay)
+    require(any(p.requires_grad for p in model.parameters()), 'model',
+            'have parameters that require a gradient', 'none')
 
 def param_groups(model, # any module
                  weight_decay:float=1e-6): # for the adapted tensors
-    "Two groups for `LARS`: weights, decayed and adapted; and biases and all parameters of norms, neither. Frozen parameters are in neither; `TypeError` for no module, `ValueError` for a negative decay or if nothing can be trained"
-    if not isinstance(model, nn.Module): raise TypeError(f'model must be a module, got {type(model).__name__}')
-    if not 0 <= weight_decay < math.inf: raise ValueError(f'weight_decay must be finite and 0 or more, got {weight_decay}')
-    plain = {id(p) for m in model.modules() for p in m.parameters(recurse=False) if isinstance(m, _NORMS) or p.ndim < 2} # biases are vectors
+    """Two groups for `LARS`: weights, decayed and adapted; biases and all of norms, neither
+
+    Frozen parameters are in neither.
+
+    Raises: `TypeError` for no module, `ValueError` for a negative decay or nothing to train."""
+    _check_param_groups(model, weight_decay)
+    plain = {id(p) for module in model.modules() for p in module.parameters(recurse=False)
+             if _is_plain(module, p)}
     trained = [p for p in model.parameters() if p.requires_grad]
-    if not trained: raise ValueError('model must have parameters that require a gradient, got none')
-    return [dict(params=[p for p in trained if id(p) not in plain], weight_decay=weight_decay),
-            dict(params=[p for p in trained if id(p) in plain], weight_decay=0., trust_coefficient=None)]
+    adapted_params = [p for p in trained if id(p) not in plain]
+    plain_params = [p for p in trained if id(p) in plain]
+    return [dict(params=adapted_params, weight_decay=weight_decay),
+            dict(params=plain_params, weight_decay=0., trust_coefficient=None)]
 
 # %% ../nbs/05_lars.ipynb #peak-lr
+def _check_peak_lr(lr, batch, rule):
+    _check_rate('lr', lr)
+    require(batch >= 1, 'batch', 'be at least 1 image', batch)
+    require(rule in ('linear', 'sqrt'), 'rule', "be 'linear' or 'sqrt'", repr(rule))
+
 def peak_lr(lr:float, # base learning rate
             batch:int, # N, images in the whole batch
-            rule='linear'): # 'linear': lr * N / 256; 'sqrt': lr * sqrt(N)
-    "The learning rate at the end of the warmup (paper, Appendix B.1); `ValueError` for another rule or a setting out of range"
-    if not 0 <= lr < math.inf: raise ValueError(f'lr must be finite and 0 or more, got {lr}')
-    if batch < 1: raise ValueError(f'batch must be at least 1 image, got {batch}')
-    if rule not in ('linear', 'sqrt'): raise ValueError(f"rule must be 'linear' or 'sqrt', got {rule!r}")
-    return lr * batch / 256 if rule == 'linear' else lr * math.sqrt(batch)
+            rule='linear'): # 'linear': lr N / 256; 'sqrt': lr times the root of N
+    """The learning rate at the end of the warmup (paper, Appendix B.1)
+
+    Raises: `ValueError` for another rule or a setting out of range."""
+    _check_peak_lr(lr, batch, rule)
+    if rule == 'linear':
+        return lr * batch / 256
+    return lr * math.sqrt(batch)
 
 # %% ../nbs/05_lars.ipynb #warmup-cosine
+def _check_schedule(step, total_steps, warmup_steps, peak):
+    _check_rate('peak', peak)
+    require(warmup_steps >= 0, 'warmup_steps', 'be 0 or more', warmup_steps)
+    require(0 <= step <= total_steps, 'step', f'lie in 0..{total_steps}', step)
+
 def warmup_cosine(step:int, # from 0
                   total_steps:int, # steps of the whole run
                   warmup_steps:int, # a run that ends before them only rises
                   peak:float): # learning rate at the end of the warmup
-    "The learning rate of `step`: peak * step / warmup_steps, then peak * (1 + cos) / 2 down to 0 at `total_steps` (paper, Section 2.3; step 0 at rate 0 as in its code); `ValueError` outside"
-    if not 0 <= peak < math.inf: raise ValueError(f'peak must be finite and 0 or more, got {peak}')
-    if warmup_steps < 0: raise ValueError(f'warmup_steps must be 0 or more, got {warmup_steps}')
-    if not 0 <= step <= total_steps: raise ValueError(f'step must lie in 0..{total_steps}, got {step}')
-    if step < warmup_steps: return peak * step / warmup_steps
-    return peak * .5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(total_steps - warmup_steps, 1)))
+    """The learning rate of `step`: a line up to `peak`, then half a cosine down to 0
+
+    Paper, Section 2.3; step 0 has rate 0, as in its code.
+
+    Raises: `ValueError` for a step outside the run or a setting out of range."""
+    _check_schedule(step, total_steps, warmup_steps, peak)
+    if step < warmup_steps:
+        return peak * step / warmup_steps
+    angle = math.pi * (step - warmup_steps) / max(total_steps - warmup_steps, 1)
+    return peak * .5 * (1 + math.cos(angle))

@@ -6,27 +6,25 @@
 __all__ = ['train_step', 'Training', 'prepare', 'step_views', 'update', 'noted_signals', 'pretrain', 'step_times', 'plot_history']
 
 # %% ../nbs/09_train.ipynb #imports
-import math, os, signal, sys, threading, time
+import math, os, signal, threading, time
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import torch
-from fastcore.imports import in_jupyter
 from torch import nn
 from torch.nn.utils import get_total_norm
 from torch.profiler import ProfilerActivity, profile, record_function
-from tqdm import tqdm
 
 from .accumulate import accumulate, refuse_batch_norm
 from .augment import Views
+from .checkpoints import open_run, part_name, save_checkpoint, save_model
 from .core import (describe, describe_machine, generator, has_bf16, log_line,
-                            pick_device, require)
+                            pick_device, progress_bar, require)
 from .data import ImageSet
 from .lars import LARS, param_groups, peak_lr, warmup_cosine
 from .ntxent import chance_loss, nt_xent
-from .runs import (RunFiles, TrainConfig, append_metrics, build_model, open_run,
-                            part_name, save_checkpoint, save_model, settings_to_dict)
+from .runs import RunFiles, TrainConfig, append_metrics, build_model, settings_to_dict
 
 # %% ../nbs/09_train.ipynb #train-step
 def _accumulate_what_fits(model, views, loss_fn, optimiser, micro_batch, autocast, keep):
@@ -253,21 +251,6 @@ def noted_signals(active): # whether to note them
         restore()
 
 # %% ../nbs/09_train.ipynb #bar
-class _LogLines: # a file for tqdm: lines, not redrawn
-    def write(self, text):
-        if text.strip():
-            sys.stderr.write(text.strip() + '\n')
-
-    def flush(self):
-        sys.stderr.flush()
-
-def _progress_bar(total, done, shown):
-    if sys.stderr.isatty() or in_jupyter():
-        look = dict(dynamic_ncols=True, mininterval=1)
-    else:
-        look = dict(file=_LogLines(), ncols=0, mininterval=30, miniters=1)
-    return tqdm(total=total, initial=done, disable=not shown, unit='step', **look)
-
 def _show_progress(bar, history, batch): # batch: N, images per step
     row = history[-1]
     loss = f"loss {row['loss']:.3f}"
@@ -371,7 +354,7 @@ def pretrain(config:TrainConfig, # settings
           noted_signals(folder) as signals):
         start, seconds_before = _restore(training, state)
         record = _Record(training, folder, machine, history, seconds_before)
-        with _progress_bar(training.total_steps, start, progress) as bar:
+        with progress_bar(training.total_steps, 'step', start, progress) as bar:
             for step in range(start, training.total_steps):
                 views = step_views(training, step) # two of each image
                 row = update(training, views, step) # exact gradient of the loss, LARS
