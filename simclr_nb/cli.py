@@ -14,10 +14,10 @@ from pathlib import Path
 
 from .checkpoints import load_newest
 from .cifar import cifar10, fetch_cifar10
+from .compare import markdown_table, wilson_interval
 from .core import atomic_path, keep_freed_memory, pick_device, refuse_existing, require
 from .data import hold_out, image_folder, sample
-from .evaluate import (accuracy, embed, knn_monitor, label_subset, markdown_table,
-                                save_embeddings, wilson_interval)
+from .evaluate import accuracy, embed, knn_monitor, label_subset, save_embeddings
 from .finetune import fine_tune, load_classifier, predict, save_classifier
 from .lars import peak_lr
 from .report import BASELINE, accuracy_table, evaluate_run
