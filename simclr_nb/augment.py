@@ -66,22 +66,20 @@ def greyscale(x): # (n, 3, H, W), 0..1
     red, green, blue = x[:, :1], x[:, 1:2], x[:, 2:]
     return (.2989 * red).add_(green, alpha=.587).add_(blue, alpha=.114)
 
-def _per_image(numbers): # (n,) -> (n, 1, 1, 1)
-    return numbers[:, None, None, None]
-
 def blend(x, # (n, 3, H, W), 0..1, changed in place
           factor, # (n,) the part f of each image
           operation): # (n,) BRIGHTNESS, CONTRAST or SATURATION; HUE leaves the image as it is
     """`x`, each image blended with black, with its mean grey level or with its own greys
 
     Raises: `ValueError` for another shape."""
-    factor = factor.where(operation < HUE, 1.)
+    factor = factor.where(operation < HUE, 1.)[:, None, None, None] # (n, 1, 1, 1)
+    operation = operation[:, None, None, None]
+    rest = 1 - factor
     grey = greyscale(x) # (n, 1, H, W)
     mean = grey.mean((2, 3), keepdim=True)
-    rest = 1 - factor
-    mean = mean.mul_(_per_image(rest * (operation == CONTRAST)))
-    other = grey.mul_(_per_image(rest * (operation == SATURATION))).add_(mean)
-    return x.mul_(_per_image(factor)).add_(other).clamp_(0, 1)
+    mean.mul_(rest * (operation == CONTRAST))
+    other = grey.mul_(rest * (operation == SATURATION)).add_(mean)
+    return x.mul_(factor).add_(other).clamp_(0, 1)
 
 # %% ../nbs/02_augment.ipynb #hue
 def _scaled_hue(r, g, b, v, c): # c times the hue in sixths of a turn, not yet in 0..6
@@ -177,15 +175,10 @@ class SimCLRAugment:
                  sigma=(.1, 2.)): # range of the blur's width, pixels
         blur = .5 * blur if isinstance(blur, bool) else blur
         _check_settings(size, strength, min_crop, ratio, flip, jitter, grey, blur, sigma)
-        self.size = size
-        self.strength = strength
-        self.min_crop = min_crop
-        self.ratio = tuple(ratio)
-        self.flip = flip
-        self.jitter = jitter
-        self.grey = grey
-        self.blur = blur
-        self.sigma = tuple(sigma)
+        self.size, self.strength = size, strength
+        self.min_crop, self.ratio = min_crop, tuple(ratio)
+        self.flip, self.jitter, self.grey = flip, jitter, grey
+        self.blur, self.sigma = blur, tuple(sigma)
 
     def __repr__(self):
         settings = ', '.join(f'{name}={value!r}' for name, value in vars(self).items())

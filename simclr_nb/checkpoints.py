@@ -180,7 +180,7 @@ def open_run(folder, # of a run, new unless it is resumed; None keeps nothing
              config:TrainConfig, # settings
              machine, # a dict that says where the run is made
              resume:bool=False): # go on with the run in `folder`
-    """Inside, the folder is this run's alone; yields a checkpoint's state or None, and a history
+    """Inside, the folder is this run's alone; yields a checkpoint's state (or None), a history
 
     Raises: `ValueError`, `FileExistsError`, `FileNotFoundError` or `BlockingIOError` for a
     folder that does not fit, is there, is not, or is in use."""
@@ -225,7 +225,7 @@ def save_model(files:RunFiles, # of the run
     with atomic_path(files.head, overwrite=True) as temporary:
         temporary.write_bytes(save(weights(model.head)))
 
-# %% ../nbs/08a_checkpoints.ipynb #load-model
+# %% ../nbs/08a_checkpoints.ipynb #load-parts
 def _build_again(config, machine, encoder, folder): # the model of a run, untrained
     recorded = machine.get('parts', {}).get('encoder')
     if recorded and encoder is None:
@@ -239,7 +239,7 @@ def _build_again(config, machine, encoder, folder): # the model of a run, untrai
 def _load_finished(model, files): # weights as they were after the last step
     if hasattr(model.encoder, 'config'):
         encoder = load_encoder(files.encoder)
-        for key in ('architecture', 'width', 'norm', 'groups', 'stem'):
+        for key in ('architecture', 'width', 'norm', 'groups', 'group_channels', 'stem'):
             was, is_ = encoder.config[key], model.encoder.config[key]
             if was != is_:
                 raise ValueError(f'encoder in {files.folder} does not fit its settings: '
@@ -250,6 +250,7 @@ def _load_finished(model, files): # weights as they were after the last step
     model.encoder.load_state_dict(weights)
     model.head.load_state_dict(load_file(files.head))
 
+# %% ../nbs/08a_checkpoints.ipynb #load-model
 def load_newest(folder, # of a run, ended or not
                 encoder=None): # an nn.Module like the run's, if it has one of its own
     """Encoder and head of a run in eval mode on the CPU, and after how many steps they are

@@ -21,7 +21,7 @@ from . import __version__
 
 # %% ../nbs/00_core.ipynb #describe
 def describe(value): # anything
-    "What came, for a message: dtype and shape of a tensor or array, type and value of anything else"
+    "What came, for a message: dtype and shape of a tensor or array, else type and value"
     if hasattr(value, 'dtype'):
         return f'{value.dtype} of shape {tuple(value.shape)}'
     return f'{type(value).__name__} {value!r:.60}'
@@ -178,7 +178,7 @@ def has_bf16(device): # a torch device
 # %% ../nbs/00_core.ipynb #full-precision
 @contextmanager
 def full_precision(device): # a torch device or its name
-    "Inside, products of float32 matrices on `device` are computed in float32: no autocast, no TF32"
+    "Inside, products of float32 matrices on `device` are in float32: no autocast, no TF32"
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision('highest')
     try:
@@ -205,7 +205,7 @@ def _commit(): # of a clone of this project; None elsewhere
     return git('rev-parse', '--short', 'HEAD').stdout.strip()
 
 def describe_machine(device): # a torch device
-    "What a figure depends on besides the settings, as a dict: code, processor, versions, device"
+    "What a figure depends on besides the settings: code, processor, versions, device; a dict"
     gpu = torch.cuda.get_device_name(device) if device.type == 'cuda' else None
     return dict(simclr_nb=__version__, commit=_commit(), cpu=_processor(), cores=os.cpu_count(),
                 threads=torch.get_num_threads(), gpu=gpu, system=platform.system(),

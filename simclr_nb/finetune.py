@@ -134,7 +134,7 @@ def linear_probe_sgd(encoder, # frozen; views (n, 3, H, W) in 0..1 -> h (n, F)
             pass
         return accuracy(embed(classifier, test).argmax(1), test.labels.cpu())
 
-# %% ../nbs/10a_finetune.ipynb #fine-tune
+# %% ../nbs/10a_finetune.ipynb #keep-best
 def _keep_best(classifier, training, held_out, patience):
     best, epochs_since = -1., 0
     for _ in training:
@@ -147,6 +147,7 @@ def _keep_best(classifier, training, held_out, patience):
             break
     classifier.load_state_dict(weights)
 
+# %% ../nbs/10a_finetune.ipynb #fine-tune
 def fine_tune(encoder, # stays as it is: a copy is trained
               images:ImageSet, # labelled
               epochs:int=60, # passes over the images, at most

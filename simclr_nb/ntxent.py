@@ -63,10 +63,10 @@ def _dense(z, temperature): # -> loss, u (2N, D), s (2N, 2N) and the logarithms 
     return (lse - _partner_similarity(u, temperature)).mean(), u, s, lse
 
 # %% ../nbs/04_ntxent.ipynb #strip
-def _strips(rows, tile): # -> of every strip, the slice of its rows and the slice of the rows below
+def _strips(rows, tile): # -> for each strip, the slice of its rows and that of the rows below
     return [(slice(i, i + tile), slice(i + tile, rows)) for i in range(0, rows, tile)]
 
-def _similarities(u, strip, temperature, scratch): # s of a strip, from its first row's column on
+def _similarities(u, strip, temperature, scratch): # s of the strip, from its own columns on
     left, right = u[strip], u[strip.start:]
     out = scratch[:len(left) * len(right)].view(len(left), len(right))
     s = torch.mm(left, right.T, out=out)
@@ -74,7 +74,7 @@ def _similarities(u, strip, temperature, scratch): # s of a strip, from its firs
     return s
 
 # %% ../nbs/04_ntxent.ipynb #row-sums
-def _row_sums(u, temperature, tile, scratch): # first pass -> lse (2N,), their logarithms
+def _log_row_sums(u, temperature, tile, scratch): # first pass -> lse (2N,)
     lse = u.new_full((len(u),), -math.inf)
     for strip, below in _strips(len(u), tile):
         s = _similarities(u, strip, temperature, scratch)
@@ -84,12 +84,12 @@ def _row_sums(u, temperature, tile, scratch): # first pass -> lse (2N,), their l
     return lse
 
 # %% ../nbs/04_ntxent.ipynb #pulls
-def _nearness(partner, temperature): # the least similarity that is as near as the partner
-    return partner - 8 * torch.finfo(partner.dtype).eps / temperature
+def _tie_threshold(s_partner, temperature): # least similarity that ties with the partner
+    return s_partner - 8 * torch.finfo(s_partner.dtype).eps / temperature
 
-def _count_as_near(as_near, s, strip, below, nearness): # adds to `as_near`
-    as_near[strip] += (s >= nearness[strip, None]).sum(1)
-    as_near[below] += (s[:, len(s):] >= nearness[below]).sum(0)
+def _count_as_near(as_near, s, strip, below, threshold): # adds to `as_near`
+    as_near[strip] += (s >= threshold[strip, None]).sum(1)
+    as_near[below] += (s[:, len(s):] >= threshold[below]).sum(0)
 
 def _add_pull(pull, s, strip, below, u, lse, scratch): # adds to `pull`; s is used up
     p = torch.sub(s, lse[strip, None], out=scratch[:s.numel()].view_as(s)).exp_() # P_ij
@@ -97,13 +97,13 @@ def _add_pull(pull, s, strip, below, u, lse, scratch): # adds to `pull`; s is us
     pull[strip].addmm_(p, u[strip.start:])
     pull[below].addmm_(p[:, len(s):].T, u[strip])
 
-def _pulls(u, lse, partner, temperature, tile, scratch, stats): # second pass
+def _pulls(u, lse, s_partner, temperature, tile, scratch, stats): # second pass
     pull, as_near = torch.zeros_like(u), torch.zeros_like(lse)
-    nearness = _nearness(partner, temperature)
+    threshold = _tie_threshold(s_partner, temperature)
     for strip, below in _strips(len(u), tile):
         s = _similarities(u, strip, temperature, scratch[0])
         if stats:
-            _count_as_near(as_near, s, strip, below, nearness)
+            _count_as_near(as_near, s, strip, below, threshold)
         _add_pull(pull, s, strip, below, u, lse, scratch[1])
     return pull, as_near # (2N, D), (2N,)
 
@@ -124,17 +124,17 @@ class _Tiled(torch.autograd.Function):
     def forward(ctx, z, temperature, tile, stats): # -> loss, top1, entropy
         rows = len(z)
         u, length = _unit(z)
-        partner = _partner_similarity(u, temperature)
+        s_partner = _partner_similarity(u, temperature)
         scratch = z.new_empty(2, min(tile, rows) * rows) # for two strips at a time
-        lse = _row_sums(u, temperature, tile, scratch[0])
+        lse = _log_row_sums(u, temperature, tile, scratch[0])
         if stats or ctx.needs_input_grad[0]:
-            pull, as_near = _pulls(u, lse, partner, temperature, tile, scratch, stats)
+            pull, as_near = _pulls(u, lse, s_partner, temperature, tile, scratch, stats)
         else: # neither gradient nor statistics will be looked at
             pull, as_near = torch.zeros_like(u), torch.zeros_like(lse)
         ctx.save_for_backward(_gradient(u, length, pull, temperature))
         top1, entropy = _tiled_stats(u, lse, pull, as_near, temperature)
         ctx.mark_non_differentiable(top1, entropy)
-        return (lse - partner).mean(), top1, entropy
+        return (lse - s_partner).mean(), top1, entropy
 
     @staticmethod
     @once_differentiable
@@ -144,8 +144,8 @@ class _Tiled(torch.autograd.Function):
 # %% ../nbs/04_ntxent.ipynb #nt-xent
 @torch.no_grad()
 def _dense_stats(u, s, lse, temperature): # -> top1, entropy
-    nearness = _nearness(_partner_similarity(u, temperature), temperature)
-    as_near = (s >= nearness[:, None]).sum(1)
+    threshold = _tie_threshold(_partner_similarity(u, temperature), temperature)
+    as_near = (s >= threshold[:, None]).sum(1)
     p = (s - lse[:, None]).exp()
     entropy = (lse - (p @ u * u).sum(1) / temperature).mean()
     return (as_near == 1).to(u.dtype).mean(), entropy

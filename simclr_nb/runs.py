@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
+from fastcore.basics import patch
 
 from .augment import SimCLRAugment
 from .core import generator, require, write_json
@@ -102,7 +103,7 @@ class TrainConfig:
     trust_coefficient:float=1e-3 # trust coefficient of LARS
     seed:int=0 # seed of all random choices
     device:str='auto' # auto: cuda, else mps, else cpu; or a torch device
-    precision:str='auto' # bf16 (autocast) or float32; auto: bf16 where the device computes in it
+    precision:str='auto' # bf16 (autocast), float32, or auto: bf16 where the device has it
     channels_last:bool=False # maps in channels_last order; slower on CPUs, GPUs not measured
     compile:bool=False # torch.compile encoder and head; slow to start, GPUs not measured
     checkpoint_minutes:float=10. # minutes between checkpoints; 0: one after every step
@@ -110,10 +111,12 @@ class TrainConfig:
     def __post_init__(self):
         _check_settings(self)
 
-    def augmentation(self):
-        "The random views of this run, a `SimCLRAugment`"
-        return SimCLRAugment(self.size, self.strength, self.min_crop, flip=self.flip,
-                             jitter=self.jitter, grey=self.grey, blur=self.blur)
+# %% ../nbs/08_runs.ipynb #augmentation
+@patch
+def augmentation(self:TrainConfig):
+    "The random views of a run with these settings, a `SimCLRAugment`"
+    return SimCLRAugment(self.size, self.strength, self.min_crop, flip=self.flip,
+                         jitter=self.jitter, grey=self.grey, blur=self.blur)
 
 # %% ../nbs/08_runs.ipynb #presets
 PRESETS = dict(
@@ -130,10 +133,10 @@ def settings_to_dict(config:TrainConfig):
     "The settings as a dict for JSON, with the format number"
     return dict(format=FORMAT) | asdict(config)
 
-def settings_from_dict(values): # a dict as `settings_to_dict` makes it, of any format up to ours
+def settings_from_dict(values): # a dict as settings_to_dict makes it, of a format up to ours
     """The `TrainConfig` of these values
 
-    Raises: `ValueError` for a later format or a wrong value, `TypeError` for an unknown field."""
+    Raises: `ValueError` for a later format or a wrong value, `TypeError` for another field."""
     values = dict(values)
     written = values.pop('format', 1)
     require(written in (1, FORMAT), 'format', f'be 1 or {FORMAT}; update simclr_nb', written)
@@ -142,12 +145,12 @@ def settings_from_dict(values): # a dict as `settings_to_dict` makes it, of any 
         values['blur'] = .5 * values.get('blur', False)
     return TrainConfig(**values)
 
-# %% ../nbs/08_runs.ipynb #build-model
+# %% ../nbs/08_runs.ipynb #count-features
 def count_features(encoder, # views (n, 3, H, W) in 0..1 -> h (n, F)
                    size:int): # height and width of a view, pixels
-    """F, the numbers per image that an encoder gives: its num_features, else measured by one view
+    """F, the numbers per image that an encoder gives: its num_features, else by one view
 
-    Raises: `TypeError` if it is no module or gives no tensor, `ValueError` for another shape."""
+    Raises: `TypeError` for no module or no tensor, `ValueError` for another shape."""
     require(isinstance(encoder, torch.nn.Module), 'encoder', 'be a torch.nn.Module',
             type(encoder).__name__, TypeError)
     if hasattr(encoder, 'num_features'):
@@ -158,11 +161,13 @@ def count_features(encoder, # views (n, 3, H, W) in 0..1 -> h (n, F)
         h = encoder.eval()(torch.zeros(1, 3, size, size, device=device))
     for part, training in modes:
         part.training = training
-    require(isinstance(h, torch.Tensor), 'encoder', 'give a tensor', type(h).__name__, TypeError)
+    is_tensor = isinstance(h, torch.Tensor)
+    require(is_tensor, 'encoder', 'give a tensor', type(h).__name__, TypeError)
     require(h.ndim == 2 and len(h) == 1, 'encoder', 'give a row of features per view, (n, F)',
             f'{tuple(h.shape)} for one view')
     return h.shape[1]
 
+# %% ../nbs/08_runs.ipynb #build-model
 def build_model(config:TrainConfig, # settings
                 encoder=None): # an nn.Module of your own, kept as it is
     """Encoder and head with the initial weights of `config.seed`, on the CPU
@@ -262,7 +267,7 @@ def read_run(folder): # a run's folder
 
     A line of the metrics that is damaged is left out of the history.
 
-    Raises: `FileNotFoundError` or `ValueError` if settings or machine are missing or damaged."""
+    Raises: `FileNotFoundError` or `ValueError` if settings or machine lack or are damaged."""
     files = RunFiles(folder)
     for path in (files.settings, files.machine):
         if not path.is_file():

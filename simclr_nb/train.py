@@ -26,7 +26,7 @@ from .lars import LARS, param_groups, peak_lr, warmup_cosine
 from .ntxent import chance_loss, nt_xent
 from .runs import RunFiles, TrainConfig, append_metrics, build_model, settings_to_dict
 
-# %% ../nbs/09_train.ipynb #train-step
+# %% ../nbs/09_train.ipynb #accumulate-what-fits
 def _accumulate_what_fits(model, views, loss_fn, optimiser, micro_batch, autocast, keep):
     # -> loss, and the micro-batch that fitted into memory
     while True:
@@ -49,6 +49,7 @@ def _accumulate_what_fits(model, views, loss_fn, optimiser, micro_batch, autocas
         log_line(f'out of memory with {rows} rows at a time; going on with micro_batch '
                  f'{micro_batch}, the gradient stays that of the whole batch')
 
+# %% ../nbs/09_train.ipynb #train-step
 def train_step(model, # views -> z
                views, # (2N, 3, H, W), or Views
                optimiser, # its groups' lr is set here
@@ -87,7 +88,7 @@ def train_step(model, # views -> z
             optimiser.step()
     return metrics | dict(micro_batch=micro_batch)
 
-# %% ../nbs/09_train.ipynb #prepare
+# %% ../nbs/09_train.ipynb #training
 @dataclass
 class Training:
     "What the steps of a run work on"
@@ -112,6 +113,7 @@ class Training:
     def total_steps(self):
         return self.config.epochs * self.steps_per_epoch
 
+# %% ../nbs/09_train.ipynb #check-training
 def _check_images(config, images):
     require(isinstance(images, ImageSet), 'images', 'be an ImageSet', describe(images),
             TypeError)
@@ -162,7 +164,7 @@ def prepare(config:TrainConfig, # settings
     return Training(config, model, forward, optimiser, images.images.to(device), augment, loss,
                     bf16, config.micro_batch)
 
-# %% ../nbs/09_train.ipynb #steps
+# %% ../nbs/09_train.ipynb #step-views
 def _batch(training, step): # the N images of this step, uint8 on the device
     epoch, within = divmod(step, training.steps_per_epoch)
     if epoch != training.epoch:
@@ -184,6 +186,7 @@ def step_views(training:Training, # its order of images may be drawn anew
                                       hw=images.shape[2:])
     return Views(images, draws, training.augment)
 
+# %% ../nbs/09_train.ipynb #update
 def _learning_rate(training, step):
     config = training.config
     warmup_steps = round(config.warmup_epochs * training.steps_per_epoch)
@@ -317,8 +320,9 @@ class _Record:
         if self.files and (is_due or signals or done == total):
             self.checkpoint(row)
         if signals and done < total:
-            raise KeyboardInterrupt(f'stopped by {signals[0]} after {done} of {total} steps, with '
-                                    f'a checkpoint in {self.files.folder}; resume=True goes on')
+            raise KeyboardInterrupt(
+                f'stopped by {signals[0]} after {done} of {total} steps, with a checkpoint in '
+                f'{self.files.folder}; resume=True goes on')
 
     def finish(self, signals):
         if self.files:
@@ -330,7 +334,7 @@ class _Record:
 # %% ../nbs/09_train.ipynb #pretrain-whole
 def pretrain(config:TrainConfig, # settings
              images:ImageSet, # labels are not used
-             on_epoch=None, # on_epoch(epoch, model, history), epochs from 1 -> more metrics or None
+             on_epoch=None, # on_epoch(epoch, model, history), from 1 -> more metrics or None
              folder=None, # a new folder for the run, see RunFiles; None writes nothing
              progress:bool=True, # show a bar
              resume:bool=False, # go on with the run in the folder

@@ -1,80 +1,254 @@
-"""Break each thing that `make test` guards, one at a time on a copy, and show that its check fails there and passed before.
+"""Break each thing that `make test` guards, one at a time on a copy of the project, and show
+that its check fails there and passed before.
 
-    python tools/breaks.py    # or: make breaks
+    python tools/breaks.py          # or: make breaks
+    python tools/breaks.py style    # only the breaks that this check must catch
 
 Ends with a line `N passed, N failed`: a break passes if its check caught it.
 """
 import json
 import os
-import shutil
+import re
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
-from check import IGNORED, root
+from check import CHECKS, project_copy
 
 
-def edit(path, old, new):
-    text = path.read_text()
-    assert old in text, f'{path} has no {old!r} to break'
-    path.write_text(text.replace(old, new, 1))
+# ways to break something; none depends on the wording of a notebook
+
+def replace(path, pattern, new):
+    "Replace the first match of a regular expression"
+    text, count = re.subn(pattern, new, path.read_text(), count=1)
+    assert count, f'{path} has nothing like {pattern} to break'
+    path.write_text(text)
 
 
-def cells(path, change):
+def append(path, text):
+    path.write_text(path.read_text() + text)
+
+
+def change_cell(copy, notebook, fits, change):
+    "Change the first cell of a notebook that fits"
+    path = copy / 'nbs' / notebook
     nb = json.loads(path.read_text())
-    change(nb['cells'])
+    change(next(cell for cell in nb['cells'] if fits(cell)))
     path.write_text(json.dumps(nb, indent=1, sort_keys=True, ensure_ascii=False) + '\n')
 
 
-def source(cells, id): return next(c for c in cells if c['id'] == id)
+def is_text(cell):
+    return cell['cell_type'] == 'markdown'
 
 
-BREAKS = ( # name, check that must catch it, what to do to a copy of the project
-    ('a dirty notebook', 'clean', lambda d: cells(d / 'nbs/04_ntxent.ipynb', lambda cs: cs[4]['metadata'].update(scrolled=True))),
-    ('an execution count', 'clean', lambda d: cells(d / 'nbs/04_ntxent.ipynb', lambda cs: source(cs, 'by-hand').update(execution_count=3))),
-    ('an edited .py', 'export', lambda d: edit(d / 'simclr_nb/ntxent.py', 'temperature:float=.5', 'temperature:float=.6')),
-    ('a .py that no notebook makes', 'export', lambda d: edit(d / 'simclr_nb/_modidx.py', "'simclr_nb/ntxent.py'", "'simclr_nb/other.py'")),
-    ('an edited notebook that was not exported', 'export', lambda d: edit(d / 'nbs/05_lars.ipynb', 'momentum:float=.9', 'momentum:float=.8')),
-    ('a stale README', 'readme', lambda d: edit(d / 'README.md', 'make pretrain', 'make train')),
-    ('an index that README does not follow', 'readme', lambda d: edit(d / 'nbs/index.ipynb', 'no GPU needed', 'a GPU needed')),
-    ('a broken link to a page', 'links', lambda d: edit(d / 'nbs/06_accumulate.ipynb', '(09_train.ipynb)', '(07_training.ipynb)')),
-    ('a broken link to a heading', 'links', lambda d: edit(d / 'nbs/03_resnet.ipynb', '#where-random-numbers-come-from', '#where-they-come-from')),
-    ('a page that is not in the sidebar', 'links', lambda d: edit(d / '_quarto.yml', '          - 05_lars.ipynb\n', '')),
-    ('a page the docs build cannot read', 'links', lambda d: (d / 'nbs/05_lars.ipynb').write_text('{"cells": [')),
-    ('a missing dependency', 'requirements', lambda d: edit(d / 'settings.ini', ' safetensors>=0.4', '')),
-    ('a missing dependency of the tests', 'requirements', lambda d: edit(d / 'settings.ini', ' hypothesis>=6', '')),
-    ('a missing dependency of the benchmark', 'requirements', lambda d: edit(d / 'settings.ini', ' kornia>=0.8', '')),
-    ('a command that does not exist', 'requirements', lambda d: edit(d / 'settings.ini', 'cli:simclr_data', 'cli:simclr_dat')),
-    ('a picture that was not stored', 'outputs', lambda d: cells(d / 'nbs/05_lars.ipynb', lambda cs: source(cs, 'warmup-cosine-plot').update(outputs=[]))),
-    ('a cell that is never run', 'outputs', lambda d: cells(d / 'nbs/05_lars.ipynb', lambda cs: source(cs, 'by-hand')['source'].insert(0, '#| eval: false\n'))),
-    ('a stored warning', 'outputs', lambda d: cells(d / 'nbs/04_ntxent.ipynb', lambda cs: source(cs, 'by-hand')['outputs'].append({'name': 'stderr', 'output_type': 'stream', 'text': ['UserWarning']}))),
-    ('a failing cell', 'notebooks=04_ntxent.ipynb', lambda d: edit(d / 'nbs/04_ntxent.ipynb', 'math.log(2 * n - 1)', 'math.log(2 * n)')),
-    ('a package that cannot be imported', 'notebooks=05_lars.ipynb', lambda d: edit(d / 'simclr_nb/resnet.py', 'from safetensors import', 'from safe_tensors import')),
-)
+def is_shown(cell): # runs in tests, is no part of the package and imports nothing
+    source = ''.join(cell['source'])
+    other = re.search(r'^#\|\s*(export|hide|default)|import ', source, re.M)
+    return cell['cell_type'] == 'code' and not other
 
 
-def checked(folder, what):
-    p = subprocess.run([sys.executable, folder / 'tools/check.py', what], cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+def is_exported(cell):
+    source = ''.join(cell['source'])
+    return cell['cell_type'] == 'code' and source.startswith('#| export') and 'def ' in source
+
+
+def has_picture(cell):
+    return any('image/png' in output.get('data', {}) for output in cell.get('outputs', []))
+
+
+def adds(*lines):
+    "A change that adds lines to the end of a cell"
+    return lambda cell: cell['source'].extend(['\n', '\n'.join(lines)])
+
+
+# clean, export
+
+def dirty_notebook(copy):
+    "a dirty notebook"
+    change_cell(copy, '04_ntxent.ipynb', is_shown,
+                lambda cell: cell['metadata'].update(scrolled=True))
+
+
+def execution_count(copy):
+    "an execution count"
+    change_cell(copy, '04_ntxent.ipynb', is_shown, lambda cell: cell.update(execution_count=3))
+
+
+def edited_module(copy):
+    "an edited .py"
+    append(copy / 'simclr_nb/ntxent.py', '\nEDITED = True\n')
+
+
+def orphan_module(copy):
+    "a .py that no notebook makes"
+    replace(copy / 'simclr_nb/_modidx.py', "'simclr_nb/ntxent.py'", "'simclr_nb/other.py'")
+
+
+def unexported_edit(copy):
+    "an edited notebook that was not exported"
+    change_cell(copy, '05_lars.ipynb', is_exported, adds('EDITED = True'))
+
+
+# readme, links
+
+def stale_readme(copy):
+    "a stale README"
+    replace(copy / 'README.md', r'make \w+', 'make nothing')
+
+
+def changed_index(copy):
+    "an index that README does not follow"
+    change_cell(copy, 'index.ipynb', is_text, adds('', 'One more sentence.'))
+
+
+def broken_page_link(copy):
+    "a broken link to a page"
+    replace(copy / 'nbs/06_accumulate.ipynb', r'\]\(\d\d\w?_\w+\.ipynb', '](99_nowhere.ipynb')
+
+
+def broken_heading_link(copy):
+    "a broken link to a heading"
+    replace(copy / 'nbs/06_accumulate.ipynb', r'(\]\(\d\d\w?_\w+\.ipynb#)', r'\1not-')
+
+
+def unlisted_page(copy):
+    "a page that is not in the sidebar"
+    replace(copy / '_quarto.yml', r'\n[^\n]*\b05_lars\.ipynb[^\n]*', '')
+
+
+def unreadable_page(copy):
+    "a page the docs build cannot read"
+    (copy / 'nbs/05_lars.ipynb').write_text('{"cells": [')
+
+
+# requirements
+
+def missing_requirement(copy):
+    "a missing dependency"
+    replace(copy / 'settings.ini', r' safetensors\S*', '')
+
+
+def missing_dev_requirement(copy):
+    "a missing dependency of the tests"
+    replace(copy / 'settings.ini', r'(dev_requirements.*) scikit-learn\S*', r'\1')
+
+
+def missing_bench_requirement(copy):
+    "a missing dependency of the benchmark"
+    replace(copy / 'settings.ini', r'(bench_requirements.*) kornia\S*', r'\1')
+
+
+def missing_command(copy):
+    "a command that does not exist"
+    replace(copy / 'settings.ini', r'(simclr_data=simclr_nb\.cli:\w+)', r'\1_gone')
+
+
+# outputs
+
+def missing_picture(copy):
+    "a picture that was not stored"
+    change_cell(copy, '05_lars.ipynb', has_picture, lambda cell: cell.update(outputs=[]))
+
+
+def unrun_cell(copy):
+    "a cell that is never run"
+    change_cell(copy, '05_lars.ipynb', is_shown,
+                lambda cell: cell['source'].insert(0, '#| eval: false\n'))
+
+
+def stored_warning(copy):
+    "a stored warning"
+    warning = {'name': 'stderr', 'output_type': 'stream', 'text': ['UserWarning']}
+    change_cell(copy, '04_ntxent.ipynb', is_shown, lambda cell: cell['outputs'].append(warning))
+
+
+# style
+
+def wide_line(copy):
+    "a line of 97 characters in a notebook"
+    change_cell(copy, '05_lars.ipynb', is_shown, adds('# ' + 95 * 'x'))
+
+
+def long_cell(copy):
+    "a cell of more than 40 lines"
+    change_cell(copy, '05_lars.ipynb', is_shown, adds(*41 * ['pass']))
+
+
+def long_function(copy):
+    "a function of 41 lines in a script"
+    append(copy / 'bench/killed.py', '\n\ndef long():\n' + 40 * '    pass\n')
+
+
+def wide_script(copy):
+    "a line of 97 characters in setup.py"
+    append(copy / 'setup.py', '# ' + 95 * 'x' + '\n')
+
+
+# notebooks
+
+def failing_cell(copy):
+    "a failing cell"
+    change_cell(copy, '04_ntxent.ipynb', is_shown, adds("assert False, 'broken'"))
+
+
+def broken_import(copy):
+    "a package that cannot be imported"
+    append(copy / 'simclr_nb/resnet.py', '\nimport no_such_package\n')
+
+
+BREAKS = { # check that must catch them -> breaks
+    'clean': (dirty_notebook, execution_count),
+    'export': (edited_module, orphan_module, unexported_edit),
+    'readme': (stale_readme, changed_index),
+    'links': (broken_page_link, broken_heading_link, unlisted_page, unreadable_page),
+    'requirements': (missing_requirement, missing_dev_requirement, missing_bench_requirement,
+                     missing_command),
+    'outputs': (missing_picture, unrun_cell, stored_warning),
+    'style': (wide_line, long_cell, long_function, wide_script),
+    'notebooks=04_ntxent.ipynb': (failing_cell,),
+    'notebooks=05_lars.ipynb': (broken_import,)}
+
+
+def checked(folder, check):
+    "Exit status and output of a check in a copy of the project"
+    p = subprocess.run([sys.executable, folder / 'tools/check.py', check], cwd=folder,
+                       stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                       stderr=subprocess.STDOUT, text=True,
                        env=os.environ | {'PYTHONPATH': str(folder)})
     return p.returncode, p.stdout.strip()
 
 
-def main():
-    missed, sound = 0, {}
-    for name, what, do in BREAKS:
-        with tempfile.TemporaryDirectory() as d:
-            copy = Path(d) / 'copy'
-            shutil.copytree(root, copy, ignore=IGNORED, symlinks=True)
-            if what not in sound: sound[what] = checked(copy, what)[0] == 0
-            do(copy)
-            status, said = checked(copy, what)
-        caught = sound[what] and status == 1
-        missed += not caught
-        reason = next((l.strip() for l in said.splitlines() if l.startswith('        ')), said[-200:])
-        print(f'{"caught" if caught else "MISSED"}  {name}, by {what}{"" if sound[what] else " (which fails even without the break)"}: {reason[:150]}', flush=True)
-    print(f'\n{len(BREAKS) - missed} passed, {missed} failed')
-    return 1 if missed else 0
+def passes_unbroken(check):
+    with project_copy() as copy:
+        return checked(copy, check)[0] == 0
 
 
-if __name__ == '__main__': sys.exit(main())
+def is_caught(make_break, check, sound):
+    "Break a copy; whether the check that was `sound` before fails there. Prints a line"
+    with project_copy() as copy:
+        make_break(copy)
+        status, said = checked(copy, check)
+    caught = sound and status == 1
+    reasons = [line.strip() for line in said.splitlines() if line.startswith('        ')]
+    reason = reasons[0] if reasons else said[-200:]
+    remark = '' if sound else ' (which fails even without the break)'
+    verdict = 'caught' if caught else 'MISSED'
+    print(f'{verdict}  {make_break.__doc__}, by {check}{remark}: {reason[:150]}', flush=True)
+    return caught
+
+
+def main(wanted):
+    unknown = set(wanted) - set(BREAKS)
+    if unknown:
+        sys.exit(f'no breaks for {", ".join(sorted(unknown))}; there are {", ".join(BREAKS)}')
+    assert set(CHECKS) <= set(BREAKS), 'every check needs a break that it catches'
+    caught = []
+    for check, breaks in BREAKS.items():
+        if not wanted or check in wanted:
+            sound = passes_unbroken(check)
+            caught += [is_caught(make_break, check, sound) for make_break in breaks]
+    print(f'\n{sum(caught)} passed, {len(caught) - sum(caught)} failed')
+    return 0 if all(caught) else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""The checks behind `make test`. Ends with a line `N passed, N failed`; the exit status is 1 if any failed.
+"""The checks behind `make test`. Ends with a line `N passed, N failed`; status 1 if any failed.
 
     python tools/check.py              # all
     python tools/check.py clean links  # only these
@@ -14,164 +14,354 @@ import subprocess
 import sys
 import tempfile
 from configparser import ConfigParser
+from contextlib import contextmanager
 from pathlib import Path
 
 root = Path(__file__).resolve().parent.parent
 scripts = Path(sys.executable).parent
-IGNORED = shutil.ignore_patterns('.git', '.venv*', 'runs', '_proc', '_docs', '__pycache__', '.ipynb_checkpoints', '*.egg-info', 'build', 'dist', 'nbdev.yml', 'sidebar.yml')
+IGNORED = shutil.ignore_patterns(
+    '.git', '.venv*', 'runs', '_proc', '_docs', '__pycache__', '.ipynb_checkpoints',
+    '*.egg-info', 'build', 'dist', 'nbdev.yml', 'sidebar.yml')
+MAX_WIDTH = 96 # characters in a line of code, as many as the site's pages show
+MAX_LINES = 40 # of code in a cell or a function
 
 
 def run(*command, cwd, **env):
     "Exit status and all output of a command"
-    p = subprocess.run(list(map(str, command)), cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                       env=os.environ | {'PATH': f'{scripts}{os.pathsep}{os.environ["PATH"]}', 'MPLBACKEND': 'agg'} | env)
+    path = f'{scripts}{os.pathsep}{os.environ["PATH"]}'
+    p = subprocess.run(list(map(str, command)), cwd=cwd, stdin=subprocess.DEVNULL,
+                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                       env=os.environ | {'PATH': path, 'MPLBACKEND': 'agg'} | env)
     return p.returncode, p.stdout
 
 
-def tree(folder): return {p.relative_to(folder) for p in folder.rglob('*') if p.is_file() and '__pycache__' not in p.parts}
+def notebooks():
+    return sorted((root / 'nbs').glob('*.ipynb'))
 
 
-def changed_by(command, parts):
-    "Run a command on a copy of the project; the files under `parts` that it changed, made or removed"
-    with tempfile.TemporaryDirectory() as d:
-        copy = Path(d) / 'copy'
+def read_cells(path, kind):
+    "(id, source, outputs) of the cells of a kind, 'code' or 'markdown'"
+    return [(cell.get('id'), ''.join(cell['source']), cell.get('outputs', []))
+            for cell in json.loads(path.read_text())['cells'] if cell['cell_type'] == kind]
+
+
+@contextmanager
+def project_copy():
+    "A copy of the project in a temporary folder"
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / 'copy'
         shutil.copytree(root, copy, ignore=IGNORED, symlinks=True)
-        status, said = run(*command, cwd=copy, PYTHONPATH=str(copy))
-        if status: return [f'{command[0]} failed: {said.strip()[-500:]}']
-        names = {p / f for place in (copy, root) for p in parts for f in tree(place / p)}
-        same = lambda n: (copy / n).is_file() and (root / n).is_file() and filecmp.cmp(copy / n, root / n, shallow=False)
-        return [f'{Path(command[0]).name} changes {n}' for n in sorted(names) if not same(n) and not IGNORED(None, [n.name])]
+        yield copy
 
 
-def check_clean(): return changed_by([scripts / 'nbdev_clean'], [Path('nbs')])
+# clean, export, readme: what is made is what would be made now
+
+def files_in(folder):
+    return {path.relative_to(folder) for path in folder.rglob('*')
+            if path.is_file() and '__pycache__' not in path.parts}
 
 
-def check_export(): return changed_by([scripts / 'nbdev_export'], [Path('simclr_nb')])
+def same_file(first, second):
+    return first.is_file() and second.is_file() and filecmp.cmp(first, second, shallow=False)
+
+
+def changed_by(command, part):
+    "Run a command on a copy of the project; the files in folder `part` that it changes"
+    with project_copy() as copy:
+        status, said = run(scripts / command, cwd=copy, PYTHONPATH=str(copy))
+        if status:
+            return [f'{command} failed: {said.strip()[-500:]}']
+        names = {part / name for folder in (copy, root) for name in files_in(folder / part)}
+        return [f'{command} changes {name}' for name in sorted(names)
+                if not same_file(copy / name, root / name) and not IGNORED(None, [name.name])]
+
+
+def check_clean():
+    return changed_by('nbdev_clean', Path('nbs'))
+
+
+def check_export():
+    return changed_by('nbdev_export', Path('simclr_nb'))
 
 
 def check_readme():
     sys.path.insert(0, str(root / 'tools'))
     from readme import readme_text
-    return [] if (root / 'README.md').read_text() == readme_text() else ['README.md is not what nbs/index.ipynb makes; run `make readme`']
+    if (root / 'README.md').read_text() == readme_text():
+        return []
+    return ['README.md is not what nbs/index.ipynb makes; run `make readme`']
 
 
-def requirement_names(text): return {re.split(r'[<>=!~\[]', r)[0].lower().replace('-', '_') for r in text.split()}
+# requirements
+
+OTHER_NAMES = {'PIL': 'pillow'} # import -> requirement
+OTHER_DEV_NAMES = OTHER_NAMES | { # the last two come with what is listed
+    'sklearn': 'scikit_learn', 'IPython': 'ipykernel', 'nbformat': 'nbconvert'}
+
+
+def requirement_names(text):
+    names = (re.split(r'[<>=!~\[]', requirement)[0] for requirement in text.split())
+    return {name.lower().replace('-', '_') for name in names}
+
+
+def optional_imports(tree):
+    "The imports in a `try` that goes on without them"
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Try):
+            handled = {ast.unparse(h.type) for h in node.handlers if h.type is not None}
+            if handled & {'ImportError', 'ModuleNotFoundError'}:
+                found |= set(node.body)
+    return found
 
 
 def imported(text):
-    "Top-level names of the packages, neither Python's own nor ours, that some code imports"
+    "Top-level names of the packages, neither Python's own nor ours, that some code needs"
+    tree = ast.parse(text)
+    optional = optional_imports(tree)
     names = set()
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Import): names |= {a.name for a in node.names}
-        if isinstance(node, ast.ImportFrom) and node.level == 0: names.add(node.module)
-    return {n.split('.')[0] for n in names} - set(sys.stdlib_module_names) - {'simclr_nb'}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import) and node not in optional:
+            names |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and node not in optional:
+            names.add(node.module)
+    ours = {'simclr_nb', *(path.stem for folder in ('tools', 'bench')
+                           for path in (root / folder).glob('*.py'))}
+    return {name.split('.')[0] for name in names} - set(sys.stdlib_module_names) - ours
+
+
+def missing_requirements(sources, known, other_names):
+    "A line for each import in `sources`, (name, text), that no known requirement brings"
+    return [f'{name} imports {top}, which is not in the requirements of settings.ini'
+            for name, text in sources for top in imported(text)
+            if other_names.get(top, top).lower() not in known]
+
+
+def scripts_in(folder):
+    "(name, text) of the scripts in a folder of the project"
+    return [(f'{folder}/{path.name}', path.read_text())
+            for path in sorted((root / folder).glob('*.py'))]
+
+
+def missing_commands(console_scripts):
+    for line in console_scripts.split():
+        module, function = line.split('=')[1].split(':')
+        status, said = run(sys.executable, '-c', f'from {module} import {function}', cwd=root,
+                           PYTHONPATH=str(root))
+        if status:
+            yield f'the command {line} does not exist: {said.strip().splitlines()[-1]}'
+
+
+def unmet_requirements():
+    status, said = run(sys.executable, '-m', 'pip', 'check', cwd=root)
+    if status and not re.search(r'(requires|has requirement|supported)', said):
+        yield f'pip check could not run: {said.strip()[-200:]}'
+    yield from (line for line in said.splitlines() if line.startswith('simclr'))
 
 
 def check_requirements():
-    "What modules, notebooks and tools import is a requirement, and the commands of settings.ini exist"
+    "What is imported is a requirement, and the commands of settings.ini exist"
     config = ConfigParser(delimiters=['='])
     config.read(root / 'settings.ini')
-    needed, known = {'PIL': 'pillow'}, requirement_names(config['DEFAULT']['requirements'])
-    problems = []
-    for path in sorted((root / 'simclr_nb').glob('*.py')):
-        for top in imported(path.read_text()):
-            if needed.get(top, top).lower() not in known: problems.append(f'{path.name} imports {top}, which is not in the requirements of settings.ini')
-    bench = known | requirement_names(config['DEFAULT']['bench_requirements'])
-    dev = known | requirement_names(config['DEFAULT']['dev_requirements'])
-    needed |= {'sklearn': 'scikit_learn', 'IPython': 'ipykernel', 'nbformat': 'nbconvert'} # the last two come with what is listed
-    sources = [(p.name, p.read_text()) for p in sorted((root / 'tools').glob('*.py'))] + [(f'bench/{p.name}', p.read_text()) for p in sorted((root / 'bench').glob('*.py'))]
-    for p in sorted((root / 'nbs').glob('*.ipynb')):
-        sources += [(p.name, ''.join(c['source'])) for c in json.loads(p.read_text())['cells'] if c['cell_type'] == 'code']
-    for name, text in sources:
-        for top in imported(text) - {'readme', 'check'}:
-            if needed.get(top, top).lower() not in (bench if name.startswith('bench/') else dev): problems.append(f'{name} imports {top}, which is not in the requirements of settings.ini')
-    for line in config['DEFAULT']['console_scripts'].split():
-        module, function = line.split('=')[1].split(':')
-        status, said = run(sys.executable, '-c', f'from {module} import {function}', cwd=root, PYTHONPATH=str(root))
-        if status: problems.append(f'the command {line} does not exist: {said.strip().splitlines()[-1]}')
-    status, said = run(sys.executable, '-m', 'pip', 'check', cwd=root)
-    if status and not re.search(r'(requires|has requirement|supported)', said): problems.append(f'pip check could not run: {said.strip()[-200:]}')
-    return problems + [l for l in said.splitlines() if l.startswith('simclr')]
+    facts = config['DEFAULT']
+    known = requirement_names(facts['requirements'])
+    dev = known | requirement_names(facts['dev_requirements'])
+    bench = known | requirement_names(facts['bench_requirements'])
+    in_notebooks = [(path.name, text) for path in notebooks()
+                    for _, text, _ in read_cells(path, 'code')]
+    return [*missing_requirements(scripts_in('simclr_nb'), known, OTHER_NAMES),
+            *missing_requirements(scripts_in('tools') + in_notebooks, dev, OTHER_DEV_NAMES),
+            *missing_requirements(scripts_in('bench'), bench, OTHER_DEV_NAMES),
+            *missing_commands(facts['console_scripts']),
+            *unmet_requirements()]
 
 
-def slug(heading): return re.sub(r'\s+', '-', re.sub(r'[^\w\s-]', '', re.sub(r'[`*$]', '', heading)).strip().lower())
+# links
+
+def slug(heading):
+    "The anchor that the site gives a heading"
+    words = re.sub(r'[^\w\s-]', '', re.sub(r'[`*$]', '', heading))
+    return re.sub(r'\s+', '-', words.strip().lower())
+
+
+def links_in(text):
+    "Links and pictures of Markdown and HTML, without those to other sites"
+    found = re.findall(r'\]\(([^)\s]+)(?:\s+"[^"]*")?\)', text)
+    found += re.findall(r'(?:href|src)="([^"]+)"', text)
+    return [link for link in found if not re.match(r'\w+:', link)]
+
+
+def broken_link(page, link, anchors, site):
+    "What is wrong with a link of a page, None if nothing is"
+    target, _, anchor = link.partition('#')
+    name = Path(target).name if target else page.name
+    in_site = page.parent == site
+    if in_site and '/' in target:
+        return f'{page.name}: a link out of the site: {link}'
+    if target and not (page.parent / target).exists():
+        return f'{page.name}: no such file: {link}'
+    if anchor and anchor not in anchors.get(name, ()):
+        return f'{page.name}: no such heading: {link}'
+
+
+def broken_links(site):
+    "A line for each link, in the site's pages and in the Markdown files, that leads nowhere"
+    pages = {path: '\n'.join(text for _, text, _ in read_cells(path, 'markdown'))
+             for path in sorted(site.glob('*.ipynb'))}
+    for name in ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md'):
+        pages[root / name] = (root / name).read_text()
+    anchors = {path.name: {slug(heading) for heading in re.findall(r'^#+ (.+)$', text, re.M)}
+               for path, text in pages.items()}
+    for page, text in pages.items():
+        problems = (broken_link(page, link, anchors, site) for link in links_in(text))
+        yield from filter(None, problems)
+
+
+def sidebar_problems():
+    listed = set(re.findall(r'\w+\.ipynb', (root / '_quarto.yml').read_text()))
+    present = {path.name for path in notebooks()}
+    for name in sorted(present - listed):
+        yield f'_quarto.yml: {name} is not in the sidebar'
+    for name in sorted(listed - present):
+        yield f'_quarto.yml: {name} is not there'
 
 
 def check_links():
-    "The inputs of the docs build, and every link between pages, notebooks and files leads somewhere"
-    with tempfile.TemporaryDirectory() as d:
-        copy = Path(d) / 'copy'
-        shutil.copytree(root, copy, ignore=IGNORED, symlinks=True)
-        status, said = run(sys.executable, '-c', 'from nbdev.serve import proc_nbs; print(proc_nbs())', cwd=copy, PYTHONPATH=str(copy))
-        if status: return [f'docs inputs do not build: {said.strip()[-500:]}']
-        made = copy / '_proc'
-        problems = [f'docs inputs lack {p.name}' for p in sorted((root / 'nbs').glob('*.ipynb')) if not (made / p.name).is_file()]
-        pages = {p: [''.join(c['source']) for c in json.loads(p.read_text())['cells'] if c['cell_type'] == 'markdown'] for p in sorted(made.glob('*.ipynb'))}
-        pages |= {root / n: [(root / n).read_text()] for n in ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md')}
-        anchors = {p.name: {slug(h) for text in texts for h in re.findall(r'^#+ (.+)$', text, re.M)} for p, texts in pages.items()}
-        for page, texts in pages.items():
-            whole = '\n'.join(texts)
-            for link in re.findall(r'\]\(([^)\s]+)(?:\s+"[^"]*")?\)', whole) + re.findall(r'(?:href|src)="([^"]+)"', whole):
-                if re.match(r'\w+:', link): continue
-                target, _, anchor = link.partition('#')
-                name = Path(target).name if target else page.name
-                if page.parent == made and '/' in target: problems.append(f'{page.name}: a link out of the site: {link}')
-                elif target and not ((page.parent / target).exists() or (page.parent == root and (root / target).exists())): problems.append(f'{page.name}: no such file: {link}')
-                elif anchor and anchor not in anchors.get(name, ()): problems.append(f'{page.name}: no such heading: {link}')
-        listed = set(re.findall(r'[\w]+\.ipynb', (root / '_quarto.yml').read_text()))
-        problems += [f'_quarto.yml: {n} is {what}' for n, what in [(n, 'not in the sidebar') for n in {p.name for p in (root / 'nbs').glob('*.ipynb')} - listed] + [(n, 'not there') for n in listed if not (root / 'nbs' / n).exists()]]
-        return problems
+    "The docs build finds its inputs; links between pages, notebooks and files lead somewhere"
+    with project_copy() as copy:
+        build = 'from nbdev.serve import proc_nbs; print(proc_nbs())'
+        status, said = run(sys.executable, '-c', build, cwd=copy, PYTHONPATH=str(copy))
+        if status:
+            return [f'docs inputs do not build: {said.strip()[-500:]}']
+        site = copy / '_proc'
+        missing = [f'docs inputs lack {path.name}' for path in notebooks()
+                   if not (site / path.name).is_file()]
+        return [*missing, *broken_links(site), *sidebar_problems()]
+
+
+# outputs
+
+def calls_outside_functions(body):
+    for statement in body:
+        if not isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
+            for node in ast.walk(statement):
+                if isinstance(node, ast.Call):
+                    yield ast.unparse(node.func)
 
 
 def shows(source):
-    "Whether a cell leaves something to see: it ends in a value that is no call, or prints or draws outside a function"
-    if re.search(r'^#\|\s*(export|hide)', source, re.M): return False
+    "Whether a cell leaves something to see: a value that is no call, a print or a plot"
+    if re.search(r'^#\|\s*(export|hide)', source, re.M):
+        return False
     body = ast.parse(source).body
-    value = body and isinstance(body[-1], ast.Expr) and not isinstance(body[-1].value, ast.Call)
-    calls = {ast.unparse(n.func) for s in body if not isinstance(s, (ast.FunctionDef, ast.ClassDef)) for n in ast.walk(s) if isinstance(n, ast.Call)}
-    return bool(value or calls & {'print', 'plt.subplots'})
+    last = body[-1] if body else None
+    if isinstance(last, ast.Expr) and not isinstance(last.value, ast.Call):
+        return True
+    return not {'print', 'plt.subplots'}.isdisjoint(calls_outside_functions(body))
+
+
+def bad_parts(output):
+    "What a stored output must not hold but does"
+    text = ''.join(output.get('text', output.get('data', {}).get('text/plain', '')))
+    local_path = rf'({re.escape(str(root))}|/home/|/root/|/tmp/|C:\\Users)'
+    found = {'an error': output['output_type'] == 'error',
+             'a message on stderr': output.get('name') == 'stderr',
+             'escape codes': '\x1b[' in text,
+             'a local path': re.search(local_path, text)}
+    for what, is_there in found.items():
+        if is_there:
+            yield f'a stored output holds {what}: {text[:80]!r}'
 
 
 def check_outputs():
-    "Every cell is run, those that end in a value, a print or a plot show it, and no output holds an error, a warning, escape codes or a local path"
+    "Every cell is run, cells with a value, a print or a plot show it, and outputs are sound"
     problems = []
-    for p in sorted((root / 'nbs').glob('*.ipynb')):
-        for c in json.loads(p.read_text())['cells']:
-            source = ''.join(c['source'])
-            if re.search(r'^#\|\s*(eval:\s*false|skip|notest)', source, re.M): problems.append(f'{p.name} cell {c["id"]} is not run')
-            if c['cell_type'] == 'code' and shows(source) and not c['outputs']: problems.append(f'{p.name} cell {c["id"]} should show something, and its output is missing')
-            for o in c.get('outputs', []):
-                text = ''.join(o.get('text', o.get('data', {}).get('text/plain', '')))
-                for what, found in (('an error', o['output_type'] == 'error'), ('a message on stderr', o.get('name') == 'stderr'), ('escape codes', '\x1b[' in text),
-                                    ('a local path', re.search(rf'({re.escape(str(root))}|/home/|/root/|/tmp/|C:\\Users)', text))):
-                    if found: problems.append(f'{p.name} cell {c["id"]}: a stored output holds {what}: {text[:80]!r}')
+    for path in notebooks():
+        for id, source, outputs in read_cells(path, 'code'):
+            place = f'{path.name} cell {id}'
+            if re.search(r'^#\|\s*(eval:\s*false|skip|notest)', source, re.M):
+                problems.append(f'{place} is not run')
+            if shows(source) and not outputs:
+                problems.append(f'{place} should show something, and its output is missing')
+            problems += [f'{place}: {bad}' for output in outputs for bad in bad_parts(output)]
+    return problems
+
+
+# style
+
+def code_lines(text):
+    "Lines that are neither blank nor directives such as `#| hide`"
+    return [line for line in text.splitlines()
+            if line.strip() and not line.lstrip().startswith('#|')]
+
+
+def long_parts(place, text):
+    "A line for each line of code that is too wide and each function that is too long"
+    for line in code_lines(text):
+        if len(line) > MAX_WIDTH:
+            yield f'{place}: {len(line)} characters, {MAX_WIDTH} allowed: {line.strip()[:50]}'
+    lines = text.splitlines()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            length = len(code_lines('\n'.join(lines[node.lineno - 1:node.end_lineno])))
+            if length > MAX_LINES:
+                yield f'{place}: {length} lines in {node.name}, {MAX_LINES} allowed'
+
+
+def check_style():
+    "In notebooks and scripts no line is too wide, and no cell and no function too long"
+    problems = []
+    for path in notebooks():
+        for id, source, _ in read_cells(path, 'code'):
+            place, length = f'{path.name} cell {id}', len(code_lines(source))
+            if length > MAX_LINES:
+                problems.append(f'{place}: {length} lines, {MAX_LINES} allowed')
+            problems += long_parts(place, source)
+    setup = ('setup.py', (root / 'setup.py').read_text())
+    for name, text in [*scripts_in('bench'), *scripts_in('tools'), setup]:
+        problems += long_parts(name, text)
     return problems
 
 
 def check_notebook(name):
     "One notebook, run from top to bottom as nbdev_test does"
-    status, said = run(scripts / 'nbdev_test', '--path', f'nbs/{name}', '--n_workers', '0', cwd=root, OMP_NUM_THREADS=os.environ.get('OMP_NUM_THREADS', '2'))
+    threads = os.environ.get('OMP_NUM_THREADS', '2')
+    status, said = run(scripts / 'nbdev_test', '--path', f'nbs/{name}', '--n_workers', '0',
+                       cwd=root, OMP_NUM_THREADS=threads)
     return [] if status == 0 else [said.strip()[-2000:]]
 
 
-CHECKS = dict(clean=check_clean, export=check_export, requirements=check_requirements, readme=check_readme, links=check_links, outputs=check_outputs)
+CHECKS = dict(clean=check_clean, export=check_export, requirements=check_requirements,
+              readme=check_readme, links=check_links, outputs=check_outputs, style=check_style)
+
+
+def wanted_jobs(wanted):
+    "Name -> (function, its arguments) for the checks named; for all if none is"
+    names = [path.name for path in notebooks()]
+    unknown = [word for word in wanted if word not in CHECKS and word != 'notebooks'
+               and word.removeprefix('notebooks=') not in names]
+    if unknown:
+        sys.exit(f'no such check: {", ".join(unknown)}; '
+                 f'there are {", ".join(CHECKS)}, notebooks and notebooks=NAME')
+    jobs = {name: (check, ()) for name, check in CHECKS.items() if not wanted or name in wanted}
+    for name in names:
+        if not wanted or 'notebooks' in wanted or f'notebooks={name}' in wanted:
+            jobs[name] = (check_notebook, (name,))
+    return jobs
 
 
 def main(wanted):
-    notebooks = sorted(p.name for p in (root / 'nbs').glob('*.ipynb'))
-    jobs = {k: f for k, f in CHECKS.items() if not wanted or k in wanted}
-    for n in notebooks:
-        if not wanted or 'notebooks' in wanted or f'notebooks={n}' in wanted: jobs[n] = lambda n=n: check_notebook(n)
-    unknown = [w for w in wanted if w not in CHECKS and w != 'notebooks' and w.removeprefix('notebooks=') not in notebooks]
-    if unknown: sys.exit(f'no such check: {", ".join(unknown)}; there are {", ".join(CHECKS)}, notebooks and notebooks=NAME')
+    jobs = wanted_jobs(wanted)
     failed = 0
-    for name, job in jobs.items():
-        problems = job()
+    for name, (check, arguments) in jobs.items():
+        problems = check(*arguments)
         failed += bool(problems)
         print(f'{"FAILED" if problems else "passed"}  {name}', flush=True)
-        for p in problems: print(f'        {p}', flush=True)
+        for problem in problems:
+            print(f'        {problem}', flush=True)
     print(f'\n{len(jobs) - failed} passed, {failed} failed')
     return 1 if failed else 0
 
 
-if __name__ == '__main__': sys.exit(main(sys.argv[1:]))
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))
