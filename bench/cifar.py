@@ -97,12 +97,16 @@ def tuned(encoder, train, test, seed, settings):
     return dict(figures=figures, settings=settings)
 
 
-def supervised(train, test, epochs=10, lr=.04): # more labels bear a higher rate
-    "The same network trained with all labels"
-    classifier = fine_tune(build_model(SETTINGS).encoder, train, epochs=epochs, lr=lr)
+def supervised(seed, train, test, epochs=30, lr=.04, patience=5):
+    """The same network trained with nine tenths of the labels until the rest no longer gains
+
+    The last tenth is asked after every epoch; the weights of the best epoch are tested."""
+    encoder = build_model(replace(SETTINGS, seed=seed)).encoder
+    classifier = fine_tune(encoder, train, epochs=epochs, lr=lr, seed=seed, patience=patience)
     h_train, h_test = (embed(classifier[0], images) for images in (train, test))
     return dict(accuracy=accuracy(embed(classifier, test).argmax(1), test.labels),
-                h=probes(h_train, h_test, train, test, 0), epochs=epochs, lr=lr)
+                h=probes(h_train, h_test, train, test, seed), epochs=epochs, lr=lr,
+                patience=patience, held_out=classifier.held_out)
 
 
 # the pieces; a model is loaded or made only when its piece is
@@ -145,7 +149,8 @@ def pieces(train, test):
         jobs[f'tuned {name}'] = partial(tuned_run, name, train, test)
     for seed in range(3):
         jobs[f'scratch {seed}'] = partial(tuned_from_scratch, seed, train, test)
-    jobs['supervised'] = partial(supervised, train, test)
+    for seed in range(3):
+        jobs[f'supervised {seed}'] = partial(supervised, seed, train, test)
     jobs['features pixels'] = partial(pixel_features, train, test)
     jobs['sgd hour'] = partial(sgd_probe, train, test)
     return jobs

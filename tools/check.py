@@ -104,15 +104,29 @@ def requirement_names(text):
     return {name.lower().replace('-', '_') for name in names}
 
 
+def optional_imports(tree):
+    "The imports in a `try` that goes on without them"
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Try):
+            handled = {ast.unparse(h.type) for h in node.handlers if h.type is not None}
+            if handled & {'ImportError', 'ModuleNotFoundError'}:
+                found |= set(node.body)
+    return found
+
+
 def imported(text):
-    "Top-level names of the packages, neither Python's own nor ours, that some code imports"
+    "Top-level names of the packages, neither Python's own nor ours, that some code needs"
+    tree = ast.parse(text)
+    optional = optional_imports(tree)
     names = set()
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Import):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import) and node not in optional:
             names |= {alias.name for alias in node.names}
-        if isinstance(node, ast.ImportFrom) and node.level == 0:
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and node not in optional:
             names.add(node.module)
-    ours = {'simclr_nb', 'readme', 'check'}
+    ours = {'simclr_nb', *(path.stem for folder in ('tools', 'bench')
+                           for path in (root / folder).glob('*.py'))}
     return {name.split('.')[0] for name in names} - set(sys.stdlib_module_names) - ours
 
 
