@@ -20,7 +20,7 @@ from .data import hold_out, image_folder, sample
 from .evaluate import accuracy, embed, knn_monitor, label_subset, save_embeddings
 from .finetune import fine_tune, load_classifier, predict, save_classifier
 from .lars import peak_lr
-from .report import BASELINE, accuracy_table, evaluate_run
+from .report import accuracy_table, evaluate_run, gain_table
 from .resnet import load_encoder
 from .runs import PRESETS, RunFiles, free_folder, newest_run, read_run
 from .shell import run_command, summary
@@ -103,10 +103,8 @@ def _print_accuracy(result):
     print(f'\n{markdown_table(accuracy_table(result))}\n')
     print(f'accuracy with its 95% interval, on {result["test_images"]:,} test images, '
           f'from {result["train_images"]:,} labelled images')
-    trained = {row['name']: row for row in result['rows']}['SimCLR']
-    for measure, words in (('knn', 'kNN'), ('linear', 'linear probe')):
-        gain, p_value = 100 * trained[f'{measure}_gain'], trained[f'{measure}_p']
-        print(f'{words}: {gain:+.1f} points over {BASELINE}, p = {p_value:.2g}')
+    print(f'\n{markdown_table(gain_table(result))}\n')
+    print(f'points above {result["baseline"]}, and the p-value of McNemar\'s exact test')
 
 def _evaluate_and_print(folder, train, test, **options): # options: of evaluate_run
     sha256 = read_run(folder)[1].get('images_sha256')
@@ -142,7 +140,10 @@ def simclr_pretrain(
         folder = Path(runs) / name
     if resume:
         folder = Path(resume)
-    monitor = knn_monitor(train, knn_every) if knn_every else None
+    monitor = None
+    if knn_every:
+        require(train.labels is not None, 'knn_every', 'be 0 without labels', knn_every)
+        monitor = knn_monitor(train, knn_every, seed=config.seed, size=config.size)
     keep_freed_memory()
     _announce(origin, train, config, folder)
     about = dict(data=data if test else str(Path(data).resolve()))
@@ -203,7 +204,8 @@ def simclr_embed(
             'be train for a folder, which has no test images', repr(split))
     images = train if split == 'train' else test
     keep_freed_memory()
-    h = embed(encoder.to(pick_device(device)), images, batch, progress=True)
+    h = embed(encoder.to(pick_device(device)), images, batch, progress=True,
+              size=about['size'])
     save_embeddings(embeddings, h, images, about=about)
     print(f'{len(h):,} images, {h.shape[1]} numbers each, by {about["encoder"]}, '
           f'in {embeddings}')
@@ -241,7 +243,8 @@ def simclr_finetune(
                       size=about['size'])
     if test is not None:
         _print_test_accuracy(tuned, test)
-    save_classifier(tuned, classifier, train.classes, about | dict(labelled_images=len(train)))
+    about |= dict(labelled_images=len(train))
+    save_classifier(tuned, classifier, train.classes, about)
     print(f'classifier: {classifier}')
 
 # %% ../nbs/12_cli.ipynb #simclr-predict
