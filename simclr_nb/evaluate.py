@@ -235,7 +235,8 @@ def knn_monitor(images:ImageSet, # training images, labelled
 
     Raises: `TypeError` for images of another kind, `ValueError` for images without labels,
     fewer than two, or a setting out of range."""
-    require(isinstance(images, ImageSet), 'images', 'be an ImageSet', describe(images), TypeError)
+    require(isinstance(images, ImageSet), 'images', 'be an ImageSet', describe(images),
+            TypeError)
     check_labels('labels', images.labels, len(images))
     require_whole('every', every, what='a whole number of epochs')
     voters, asked = hold_out(images, held_out, seed)
