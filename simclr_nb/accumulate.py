@@ -135,7 +135,7 @@ def accumulate(model, # views -> z, a row each; z[i] must depend on views[i] alo
                views, # (2N, 3, H, W), or anything with len and slices that stay the same: Views
                loss_fn, # z (2N, D), float32 or float64 -> scalar
                micro_batch:int=None, # rows of views computed at a time; None: all
-               keep=1): # chunks whose graphs are kept; 'auto': on a GPU as many as fit, else 1
+               keep=1): # last chunks whose graphs are kept; 'auto': what fits on a GPU, else 1
     """The loss `loss_fn(model(views))`, detached, after adding its gradient to `.grad`
 
     The gradient is that of the whole batch, as `backward()` would give it (GradCache, Gao,

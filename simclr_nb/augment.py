@@ -67,7 +67,7 @@ def greyscale(x): # (n, 3, H, W), 0..1
     return (.2989 * red).add_(green, alpha=.587).add_(blue, alpha=.114)
 
 def blend(x, # (n, 3, H, W), 0..1, changed in place
-          factor, # (n,) the part f of each image
+          factor, # (n,) weight of each image; the other has 1 - factor
           operation): # (n,) BRIGHTNESS, CONTRAST or SATURATION; HUE leaves the image as it is
     """`x`, each image blended with black, with its mean grey level or with its own greys
 
@@ -321,6 +321,7 @@ def _make_views(self:SimCLRAugment, images, draws, hue_place): # a group with on
     views = self._crop_and_flip(images, column)
     if hue_place != _NO_JITTER:
         _jitter(views, draws, hue_place)
+    # greyscale is a saturation of factor 0
     blend(views, 1 - column['grey'], torch.full_like(column['grey'], SATURATION))
     if self.blur:
         B = blur_matrix(column['sigma'], self.size)
@@ -330,6 +331,7 @@ def _make_views(self:SimCLRAugment, images, draws, hue_place): # a group with on
 # %% ../nbs/02_augment.ipynb #apply
 @patch
 def _groups(self:SimCLRAugment, images, draws): # pairs (hue_place, rows); a row is in one
+    # hue is costly: each group turns it once, at its place in the jitter order
     is_hue = draws[:, _ORDER] == HUE
     has_jitter = draws[:, COLUMNS.index('jitter')] > 0
     hue_places = torch.where(has_jitter, is_hue.int().argmax(1), _NO_JITTER)
@@ -362,7 +364,7 @@ def apply(self:SimCLRAugment,
 
 # %% ../nbs/02_augment.ipynb #two-views
 def two_views(images, # uint8 (N, 3, H, W)
-              augment, # a SimCLRAugment
+              augment, # has draw and apply, such as a SimCLRAugment
               generator=None): # a CPU torch.Generator; None uses the global one
     """Two views of each image, float32 (2N, 3, size, size); rows i and i+N are a pair
 
@@ -379,7 +381,7 @@ class Views:
     def __init__(self,
                  images, # uint8 (N, 3, H, W)
                  draws, # (2N, 18), from augment.draw with n = 2N and hw = (H, W)
-                 augment): # a SimCLRAugment
+                 augment): # has draw and apply, such as a SimCLRAugment
         _check_images(images)
         if len(draws) != 2 * len(images):
             raise ValueError(f'draws must have two rows per image: got {len(draws)} '

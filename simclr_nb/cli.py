@@ -146,7 +146,8 @@ def simclr_pretrain(
         monitor = knn_monitor(train, knn_every, seed=config.seed, size=config.size)
     keep_freed_memory()
     _announce(origin, train, config, folder)
-    about = dict(data=data if test else str(Path(data).resolve()))
+    is_folder = test is None
+    about = dict(data=str(Path(data).resolve()) if is_folder else data)
     try:
         pretrain(config, train, monitor, folder, resume=bool(resume), about=about)
     except KeyboardInterrupt as stop:
@@ -268,7 +269,7 @@ def simclr_predict(
     refuse_existing(predictions)
     network = load_classifier(classifier).to(pick_device(device))
     train, test = load_data(data, network.about['size'], cache)
-    images = test or train
+    images = train if test is None else test
     keep_freed_memory()
     labels, probabilities = predict(network, images)
     names = images.names or range(len(images))
@@ -292,32 +293,32 @@ COMMANDS = dict(pretrain=simclr_pretrain, evaluate=simclr_evaluate, embed=simclr
                 finetune=simclr_finetune, predict=simclr_predict, data=simclr_data)
 
 def pretrain_command():
-    "Nothing; `simclr_pretrain` as a shell calls it"
+    "Do as `simclr_pretrain`, called from a shell"
     run_command(simclr_pretrain, sys.argv[1:])
 
 def evaluate_command():
-    "Nothing; `simclr_evaluate` as a shell calls it"
+    "Do as `simclr_evaluate`, called from a shell"
     run_command(simclr_evaluate, sys.argv[1:])
 
 def embed_command():
-    "Nothing; `simclr_embed` as a shell calls it"
+    "Do as `simclr_embed`, called from a shell"
     run_command(simclr_embed, sys.argv[1:])
 
 def finetune_command():
-    "Nothing; `simclr_finetune` as a shell calls it"
+    "Do as `simclr_finetune`, called from a shell"
     run_command(simclr_finetune, sys.argv[1:])
 
 def predict_command():
-    "Nothing; `simclr_predict` as a shell calls it"
+    "Do as `simclr_predict`, called from a shell"
     run_command(simclr_predict, sys.argv[1:])
 
 def data_command():
-    "Nothing; `simclr_data` as a shell calls it"
+    "Do as `simclr_data`, called from a shell"
     run_command(simclr_data, sys.argv[1:])
 
 # %% ../nbs/12_cli.ipynb #main
 def main(words): # a command's short name, and its options
-    """Nothing; does as `simclr_COMMAND ..` what stands in `words`: COMMAND ..
+    """Do what stands in `words`, COMMAND .., as `simclr_COMMAND ..` does it
 
     Raises: `SystemExit` as in `run_command`."""
     name = words[0] if words else '--help'

@@ -21,7 +21,7 @@ def _trust_ratio(w_norm, g_norm, coefficient): # r; 1 where a norm is zero
     return torch.where((w_norm > 0) & (g_norm > 0), ratio, torch.ones_like(g_norm))
 
 # %% ../nbs/05_lars.ipynb #foreach-steps
-def _momentum_step(ws, gs, vs, group): # not adapted: SGD with the learning rate in the velocity
+def _plain_step(ws, gs, vs, group): # not adapted: SGD with the learning rate in the velocity
     if not ws:
         return
     lr, weight_decay = group['lr'], group['weight_decay']
@@ -31,16 +31,16 @@ def _momentum_step(ws, gs, vs, group): # not adapted: SGD with the learning rate
         torch._foreach_add_(vs, ws, alpha=lr * weight_decay)
     torch._foreach_sub_(ws, vs)
 
-def _foreach_step(ws, gs, vs, group): # each line for all tensors at once
+def _adapted_step_foreach(ws, gs, vs, group): # each line for all tensors at once
     if not ws:
         return
-    decayed = torch._foreach_mul(ws, group['weight_decay']) # new tensors: `.grad` stays
-    torch._foreach_add_(decayed, gs)
-    w_norms, g_norms = torch._foreach_norm(ws), torch._foreach_norm(decayed)
-    for g, w_norm, g_norm in zip(decayed, w_norms, g_norms):
-        g.mul_(_trust_ratio(w_norm, g_norm, group['trust_coefficient']))
+    updates = torch._foreach_mul(ws, group['weight_decay']) # new tensors: .grad stays
+    torch._foreach_add_(updates, gs)
+    w_norms, norms = torch._foreach_norm(ws), torch._foreach_norm(updates)
+    for update, w_norm, norm in zip(updates, w_norms, norms):
+        update.mul_(_trust_ratio(w_norm, norm, group['trust_coefficient']))
     torch._foreach_mul_(vs, group['momentum'])
-    torch._foreach_add_(vs, decayed, alpha=group['lr'])
+    torch._foreach_add_(vs, updates, alpha=group['lr'])
     torch._foreach_sub_(ws, vs)
 
 # %% ../nbs/05_lars.ipynb #lars-checks
@@ -72,7 +72,7 @@ class LARS(Optimizer):
                                       trust_coefficient=trust_coefficient, foreach=foreach))
 
     def add_param_group(self, group):
-        """Nothing; the optimiser then has the group's parameters, with settings of their own
+        """Take parameters with settings of their own into the optimiser
 
         Raises: `ValueError` for a setting out of range."""
         super().add_param_group(group)
@@ -113,11 +113,11 @@ def _step_group(self:LARS, group): # one update of a group's parameters that hav
     if foreach is None:
         foreach = any(w.is_cuda for w in ws)
     if group['trust_coefficient'] is None:
-        _momentum_step(ws, gs, vs, group)
+        _plain_step(ws, gs, vs, group)
     elif foreach:
-        _foreach_step(ws, gs, vs, group)
+        _adapted_step_foreach(ws, gs, vs, group)
     else:
-        self._tensor_step(ws, gs, vs, group)
+        self._adapted_step(ws, gs, vs, group)
 
 # %% ../nbs/05_lars.ipynb #tensor-step
 @patch
@@ -132,7 +132,7 @@ def _scratch_like(self:LARS, w, ws): # memory of the shape of w, used by all of 
     return memory[:w.numel()].view_as(w)
 
 @patch
-def _tensor_step(self:LARS, ws, gs, vs, group): # all of a tensor's steps before the next tensor
+def _adapted_step(self:LARS, ws, gs, vs, group): # tensor by tensor
     for w, g, v in zip(ws, gs, vs):
         decayed = torch.mul(w, group['weight_decay'], out=self._scratch_like(w, ws))
         decayed.add_(g)
@@ -142,11 +142,11 @@ def _tensor_step(self:LARS, ws, gs, vs, group): # all of a tensor's steps before
         w.sub_(v)
 
 # %% ../nbs/05_lars.ipynb #param-groups
-_NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm,
+_UNDECAYED_NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm,
           nn.modules.batchnorm._NormBase) # the last: BatchNorm, InstanceNorm, SyncBatchNorm
 
 def _is_plain(module, parameter): # neither decayed nor adapted; biases are vectors
-    return isinstance(module, _NORMS) or parameter.ndim < 2
+    return isinstance(module, _UNDECAYED_NORMS) or parameter.ndim < 2
 
 def _check_param_groups(model, weight_decay):
     is_module = isinstance(model, nn.Module)

@@ -36,9 +36,9 @@ def nt_xent_loops(z, # (2N, D) embeddings, rows i and i+N a pair
     total = 0.
     for i in range(rows):
         partner = (i + rows // 2) % rows
-        s = [torch.dot(z[i], z[k]) / (z[i].norm() * z[k].norm()) for k in range(rows)]
-        denominator = sum((s[k] / temperature).exp() for k in range(rows) if k != i)
-        total = total - torch.log((s[partner] / temperature).exp() / denominator)
+        cosine = [torch.dot(z[i], z[k]) / (z[i].norm() * z[k].norm()) for k in range(rows)]
+        denominator = sum((cosine[k] / temperature).exp() for k in range(rows) if k != i)
+        total = total - torch.log((cosine[partner] / temperature).exp() / denominator)
     return total / rows
 
 # %% ../nbs/04_ntxent.ipynb #normalise
@@ -120,6 +120,7 @@ def _tiled_stats(u, lse, pull, as_near, temperature): # -> top1, entropy
 
 # %% ../nbs/04_ntxent.ipynb #tiled
 class _Tiled(torch.autograd.Function):
+    # dL/dz is computed with the loss: the similarities that it needs are not kept
     @staticmethod
     def forward(ctx, z, temperature, tile, stats): # -> loss, top1, entropy
         rows = len(z)

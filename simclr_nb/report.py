@@ -85,7 +85,7 @@ def write_report(path, # the file to make or replace
                  title, # of the page
                  parts, # (heading, words, figure or lines of a table or None) each
                  overwrite=True): # replace a file of that name
-    """Nothing: writes one HTML file with all pictures inside, and closes the figures
+    """Write one HTML file with all pictures inside; the figures are closed
 
     Raises: `FileExistsError` for a file that is there, unless it may be replaced."""
     body = '\n'.join(_part_html(*part) for part in parts)
@@ -101,6 +101,7 @@ def _has_seen(machine, images): # whether a run was trained on this very set
 def _steps_in_all(config, machine, history, train): # None where it cannot be told
     if _has_seen(machine, train):
         return config.epochs * (len(train) // config.batch)
+    # the first step of epoch e is e times the steps of an epoch, later ones are more
     per_epoch = [row['step'] // row['epoch'] for row in history if row.get('epoch')]
     return config.epochs * min(per_epoch) if per_epoch else None
 

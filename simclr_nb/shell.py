@@ -75,7 +75,7 @@ def _or_none(kind): # int, float or str
 def add_option(place, # a parser, or a group of one
                name:str, # of the option
                option:Option): # what it takes
-    "Nothing; `place` has the option, and for a switch also its opposite"
+    "Give `place` the option, and for a switch also its opposite"
     shared = dict(dest=name, default=argparse.SUPPRESS)
     text = option.text.replace('%', '%%') # argparse fills in what follows one %
     if option.kind is bool:
@@ -91,7 +91,7 @@ def add_positional(place, # a parser, or a group of one
                    name:str, # of the parameter
                    option:Option, # what it takes
                    needed:bool): # whether it must be given
-    "Nothing; `place` takes a word without a name, or as --name if it need not be given"
+    "Let `place` take a word without a name, or as --name if it need not be given"
     text = option.text.replace('%', '%%')
     if needed:
         place.add_argument(name, type=option.kind, metavar=name.upper(), help=text)

@@ -126,14 +126,20 @@ def _check_own_parts(augment, loss):
                 'have the methods draw and apply', type(augment).__name__, TypeError)
     require(loss is None or callable(loss), 'loss', 'be a function z -> scalar',
             type(loss).__name__, TypeError)
+    has_weights = isinstance(loss, nn.Module) and any(True for _ in loss.parameters())
+    require(not has_weights, 'loss', 'have no weights: only encoder and head are trained',
+            type(loss).__name__)
 
-def _check_one_view(model, config, device, bf16): # what does not fit together fails here
+def _check_one_view(model, config, device, bf16):
+    # embeds one black view, so that a size too small for the encoder fails before the run
     view = torch.zeros(1, 3, config.size, config.size, device=device)
     try:
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             model.eval()(view)
     except ValueError as e:
-        width = getattr(model.encoder, 'config', {}).get('width')
+        if not hasattr(model.encoder, 'config'): # an encoder of the user's own knows better
+            raise
+        width = model.encoder.config['width']
         raise ValueError(f'size must be larger for this encoder (size {config.size}, width '
                          f'{width}, groups {config.groups}), got: {e}') from None
     model.train()
@@ -145,6 +151,11 @@ def prepare(config:TrainConfig, # settings
             augment=None, # an augmentation of your own, with draw and apply
             loss=None) -> Training: # a loss of your own: z (2N, D) -> scalar
     """Model, optimiser and images of a run on its device, before the first step
+
+    An augmentation of your own has `draw(n, generator, hw)`, which gives a table of random
+    numbers on the CPU, a row per view, that slices and tensors of row numbers index, and
+    `apply(images, table)`, which turns uint8 images and their rows into float views and draws
+    nothing: with micro-batches it runs twice on the same rows. A loss has no weights.
 
     Raises: `TypeError` or `ValueError` for what does not fit together."""
     _check_images(config, images)
@@ -287,15 +298,16 @@ def _restore(training, state): # a checkpoint's or None; -> steps done, seconds 
 
 # %% ../nbs/09_train.ipynb #pretrain-loop
 class _Record:
-    "What is kept of a run: the history and, with a folder, metrics, checkpoints and the model"
+    "What is kept of a run: the history and, with a folder, metrics, checkpoints, the model"
     def __init__(self, training, folder, machine, history, seconds_before):
-        self.training, self.machine, self.history = training, machine, history
+        self.training = training
+        self.machine = machine
+        self.history = history # the caller's list, which grows by a row per step
         self.files = RunFiles(folder) if folder else None
         self.seconds_before = seconds_before # of earlier sessions
         self.began = self.saved = time.perf_counter()
 
-    def add(self, row, on_epoch):
-        _check_finite(self.training, row, self.history)
+    def add(self, row, on_epoch): # on_epoch may add to the row
         row['seconds'] = round(self.seconds_before + time.perf_counter() - self.began, 3)
         self.history.append(row)
         epoch, rest = divmod(row['step'] + 1, self.training.steps_per_epoch)
@@ -313,23 +325,27 @@ class _Record:
             optimiser=self.training.optimiser.state_dict()))
         self.saved = time.perf_counter()
 
-    def checkpoint_if_due(self, row, signals):
-        done, total = row['step'] + 1, self.training.total_steps
+    def checkpoint_if_due(self, row, stopping): # stopping: a signal has come
+        is_last = row['step'] + 1 == self.training.total_steps
         minutes = (time.perf_counter() - self.saved) / 60
         is_due = minutes >= self.training.config.checkpoint_minutes
-        if self.files and (is_due or signals or done == total):
+        if self.files and (is_due or stopping or is_last):
             self.checkpoint(row)
-        if signals and done < total:
-            raise KeyboardInterrupt(
-                f'stopped by {signals[0]} after {done} of {total} steps, with a checkpoint in '
-                f'{self.files.folder}; resume=True goes on')
 
-    def finish(self, signals):
+    def finish(self):
         if self.files:
             save_model(self.files, self.training.model, self.training.config.size)
-        if signals:
-            raise KeyboardInterrupt(f'{signals[0]} came in the last step; '
-                                    f'the run in {self.files.folder} is complete')
+
+# %% ../nbs/09_train.ipynb #stop-if-asked
+def _stop_if_asked(signals, training, done, folder): # ends the run, after its checkpoint
+    if not signals:
+        return
+    total = training.total_steps
+    if done == total:
+        raise KeyboardInterrupt(f'{signals[0]} came in the last step; '
+                                f'the run in {folder} is complete')
+    raise KeyboardInterrupt(f'stopped by {signals[0]} after {done} of {total} steps, with a '
+                            f'checkpoint in {folder}; resume=True goes on')
 
 # %% ../nbs/09_train.ipynb #pretrain-whole
 def pretrain(config:TrainConfig, # settings
@@ -341,33 +357,37 @@ def pretrain(config:TrainConfig, # settings
              on_step=None, # on_step(row, model) after each step, row a dict of its metrics
              about=None, # a dict of more to note in machine.json
              *,
-             encoder=None, # an nn.Module of your own: views -> h (n, F), trained in place
-             augment=None, # an augmentation of your own, with draw and apply
-             loss=None): # a loss of your own: z (2N, D) -> scalar
+             encoder=None, # an nn.Module of your own, trained in place; see prepare
+             augment=None, # an augmentation of your own; see prepare
+             loss=None): # a loss of your own; see prepare
     """The trained model and the history, a dict per step (SimCLR: paper, Algorithm 1)
 
-    Raises, before anything is written: `TypeError` or `ValueError` for what does not fit,
+    Raises: before anything is written `TypeError` or `ValueError` for what does not fit,
     `FileExistsError`, `FileNotFoundError` or `BlockingIOError` for a folder that is there, is
-    not, or is in use. Later: `FloatingPointError` if loss, gradient or weights are not finite,
+    not, or is in use; later `FloatingPointError` if loss, gradient or weights are not finite,
     `OSError` if the disk is full, `KeyboardInterrupt` after SIGINT or SIGTERM, with a
     checkpoint."""
     training = prepare(config, images, encoder, augment, loss)
     own_parts = dict(encoder=encoder, augment=augment, loss=loss)
     machine = _describe_run(training, images, folder, about, own_parts)
     with (open_run(folder, config, machine, resume) as (state, history),
-          noted_signals(folder) as signals):
+          noted_signals(folder is not None) as signals):
         start, seconds_before = _restore(training, state)
         record = _Record(training, folder, machine, history, seconds_before)
         with progress_bar(training.total_steps, 'step', start, progress) as bar:
             for step in range(start, training.total_steps):
                 views = step_views(training, step) # two of each image
                 row = update(training, views, step) # exact gradient of the loss, LARS
+                _check_finite(training, row, history)
                 record.add(row, on_epoch)
                 _show_progress(bar, history, config.batch)
                 if on_step:
                     on_step(row, training.model)
-                record.checkpoint_if_due(row, signals)
-        record.finish(signals)
+                record.checkpoint_if_due(row, stopping=bool(signals))
+                if step + 1 < training.total_steps:
+                    _stop_if_asked(signals, training, step + 1, folder)
+        record.finish()
+        _stop_if_asked(signals, training, training.total_steps, folder)
     return training.model.eval(), history
 
 # %% ../nbs/09_train.ipynb #step-times

@@ -1,0 +1,47 @@
+"""What a network is worth before its first step: kNN and linear probe on the bundled sample for
+the tiny ResNet of the quick preset, with other groups in its GroupNorm and other seeds.
+
+    OMP_NUM_THREADS=1 python bench/random_networks.py    # some minutes; random_networks.json
+"""
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from simclr_nb.core import describe_machine, write_json
+from simclr_nb.data import sample
+from simclr_nb.evaluate import embed, knn_accuracy, linear_probe
+from simclr_nb.runs import PRESETS, build_model
+
+HERE = Path(__file__).resolve().parent
+SEEDS = range(5)
+GROUPS = { # of GroupNorm
+    'one channel in a group, as in format 1': dict(groups=32, group_channels=1),
+    'two channels in a group, as in the preset': dict(groups=32, group_channels=2),
+    'four channels in a group': dict(groups=32, group_channels=4),
+    'eight groups in every layer': dict(groups=8)}
+
+
+def accuracies(config, train, test):
+    "kNN accuracy and that of a linear probe, 0..1, of the network that `config` starts from"
+    encoder = build_model(config).encoder
+    train_h, test_h = embed(encoder, train), embed(encoder, test)
+    return dict(knn=knn_accuracy(train_h, train.labels, test_h, test.labels),
+                linear=linear_probe(train_h, train.labels, test_h, test.labels))
+
+
+def main():
+    train, test = sample('train'), sample('test')
+    result = dict(command='python bench/random_networks.py', rows=[],
+                  machine=describe_machine(torch.device('cpu')))
+    for name, settings in GROUPS.items():
+        for seed in SEEDS:
+            config = replace(PRESETS['quick'], seed=seed, **settings)
+            row = dict(name=name, seed=seed) | accuracies(config, train, test)
+            result['rows'].append(row)
+            print(row, flush=True)
+    write_json(HERE / 'random_networks.json', result)
+
+
+if __name__ == '__main__':
+    main()
