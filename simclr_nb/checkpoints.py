@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from .core import atomic_path, log_line, require, write_json
-from .resnet import (ENCODER_FORMAT, ENCODER_SETTINGS, SimCLR, load_encoder,
-                              save_encoder)
+from .resnet import (ENCODER_FORMAT, ENCODER_SETTINGS, SimCLR, has_settings,
+                              load_encoder, save_encoder)
 from .runs import (RunFiles, TrainConfig, append_metrics, build_model,
                             create_run, read_run, settings_from_dict, settings_to_dict)
 
@@ -208,7 +208,7 @@ def save_model(files:RunFiles, # of the run
     "Write encoder and head as they are now into the folder of a run"
     def weights(module):
         return {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
-    if hasattr(model.encoder, 'config'):
+    if has_settings(model.encoder):
         save_encoder(model.encoder, files.encoder, overwrite=True, size=size)
     else:
         with atomic_path(files.encoder_weights, overwrite=True) as temporary:
@@ -230,7 +230,7 @@ def _build_again(config, machine, encoder, folder): # the model of a run, untrai
     return build_model(config, copy.deepcopy(encoder))
 
 def _load_finished(model, files): # weights as they were after the last step
-    if hasattr(model.encoder, 'config'):
+    if has_settings(model.encoder):
         encoder = load_encoder(files.encoder)
         for key in ENCODER_SETTINGS:
             was, is_ = encoder.config[key], model.encoder.config[key]

@@ -42,6 +42,9 @@ def load_data(data:str, # sample, cifar10 or the path of a folder of pictures
     return image_folder(data, size), None
 
 # %% ../nbs/12_cli.ipynb #default-preset
+def _count_files(folder): # in it and below
+    return sum(path.is_file() for path in Path(folder).expanduser().rglob('*'))
+
 def default_preset(data:str, # sample, cifar10 or the path of a folder of pictures
                    device:str='auto'): # auto: cuda, else mps, else cpu; or a torch device
     """Name of the preset for these data on this device, and the reason in words
@@ -50,9 +53,11 @@ def default_preset(data:str, # sample, cifar10 or the path of a folder of pictur
     device = pick_device(device)
     if data == 'sample':
         return 'quick', 'the data are the sample'
-    if device.type == 'cuda':
-        return 'gpu18', f'the data are more than the sample, the device is {device}'
-    return 'quick', f'the device is {device}, not a CUDA GPU'
+    if device.type != 'cuda':
+        return 'quick', f'the device is {device}, not a CUDA GPU'
+    if data != 'cifar10' and _count_files(data) < 10 * PRESETS['gpu18'].batch:
+        return 'quick', 'the pictures are few'
+    return 'gpu18', f'the data are more than the sample, the device is {device}'
 
 # %% ../nbs/12_cli.ipynb #chosen-settings
 def _chosen_settings(data, preset, resume, settings): # -> TrainConfig, data, their origin
@@ -88,17 +93,18 @@ def _announce(origin, images, config, folder):
     print(f'run folder: {folder}', flush=True)
 
 # %% ../nbs/12_cli.ipynb #evaluate-and-print
-def _with_test_images(train, test, sha256=None): # sha256: of the images the encoder has seen
+def _with_test_images(train, test): # a fifth of a labelled folder, which has none of its own
     if test is not None or train.labels is None or len(train) < 10:
         return train, test
-    seen = '; the encoder has seen them, without labels' if train.sha256() == sha256 else ''
-    train, test = hold_out(train)
-    print(f'{len(test):,} of the labelled pictures are held out to be tested on{seen}')
-    return train, test
+    return hold_out(train)
+
+def _held_out_note(images, test, sha256): # sha256: of the images the encoder has seen
+    seen = '; the encoder has seen them, without labels' if images.sha256() == sha256 else ''
+    return f'{len(test):,} of the labelled pictures are held out to be tested on{seen}'
 
 def _print_accuracy(result):
     if not result['rows']:
-        print('no labels, so no accuracy')
+        print('no accuracy: no labels, or fewer than ten labelled pictures')
         return
     print(f'\n{markdown_table(accuracy_table(result))}\n')
     print(f'accuracy with its 95% interval, on {result["test_images"]:,} test images, '
@@ -107,21 +113,36 @@ def _print_accuracy(result):
     print(f'points above {result["baseline"]}, and the p-value of McNemar\'s exact test')
 
 def _evaluate_and_print(folder, train, test, **options): # options: of evaluate_run
-    sha256 = read_run(folder)[1].get('images_sha256')
-    train, test = _with_test_images(train, test, sha256)
-    result = evaluate_run(folder, train, test, **options)
-    for note in result['notes']:
+    notes, images, has_test = [], train, test is not None
+    train, test = _with_test_images(train, test)
+    if test is not None and not has_test:
+        notes = [_held_out_note(images, test, read_run(folder)[1].get('images_sha256'))]
+    result = evaluate_run(folder, train, test, notes=notes, **options)
+    for note in [*notes, *(note for note in result['notes'] if note not in notes)]:
         print(note)
     _print_accuracy(result)
     print(f'report: {options.get("report") or RunFiles(folder).report}')
 
-# %% ../nbs/12_cli.ipynb #simclr-pretrain
-def _how_to_go_on(stop, folder): # stop: the KeyboardInterrupt that ended the run
+# %% ../nbs/12_cli.ipynb #how-to-go-on
+def _how_to_go_on(stop, folder, knn_every, cache): # stop: the KeyboardInterrupt that came
     text = str(stop).replace('; resume=True goes on', '')
     if not text:
         return ''
-    return f'{text}; go on with: simclr_pretrain --resume {shlex.quote(str(folder))}'
+    options = f'--resume {shlex.quote(str(folder))}'
+    if knn_every:
+        options += f' --knn_every {knn_every}'
+    if cache:
+        options += f' --cache {shlex.quote(str(cache))}'
+    return f'{text}; go on with: simclr_pretrain {options}'
 
+def _monitor(train, test, config, knn_every): # for on_epoch; looks at no test image
+    if not knn_every:
+        return None
+    require(train.labels is not None, 'knn_every', 'be 0 without labels', knn_every)
+    kept, _ = _with_test_images(train, test)
+    return knn_monitor(kept, knn_every, seed=config.seed, size=config.size)
+
+# %% ../nbs/12_cli.ipynb #simclr-pretrain
 def simclr_pretrain(
         data:str=None, # sample, cifar10 or a folder of pictures; else sample, or the run's own
         *,
@@ -140,10 +161,7 @@ def simclr_pretrain(
         folder = Path(runs) / name
     if resume:
         folder = Path(resume)
-    monitor = None
-    if knn_every:
-        require(train.labels is not None, 'knn_every', 'be 0 without labels', knn_every)
-        monitor = knn_monitor(train, knn_every, seed=config.seed, size=config.size)
+    monitor = _monitor(train, test, config, knn_every)
     keep_freed_memory()
     _announce(origin, train, config, folder)
     is_folder = test is None
@@ -151,7 +169,7 @@ def simclr_pretrain(
     try:
         pretrain(config, train, monitor, folder, resume=bool(resume), about=about)
     except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(_how_to_go_on(stop, folder)) from None
+        raise KeyboardInterrupt(_how_to_go_on(stop, folder, knn_every, cache)) from None
     print(f'trained; settings, metrics and weights are in {folder}; evaluating', flush=True)
     _evaluate_and_print(folder, train, test, device=config.device)
 
@@ -235,7 +253,10 @@ def simclr_finetune(
     encoder, about = _read_encoder(run)
     train, test = load_data(data or about.get('data') or 'sample', about['size'], cache)
     require(train.labels is not None, 'data', 'have labels, a folder for each class', 'none')
-    train, test = _with_test_images(train, test, about.get('images_sha256'))
+    images, has_test = train, test is not None
+    train, test = _with_test_images(train, test)
+    if test is not None and not has_test:
+        print(_held_out_note(images, test, about.get('images_sha256')))
     if labels < 1:
         train = train[label_subset(train.labels, labels, seed)]
     keep_freed_memory()

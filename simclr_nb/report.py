@@ -311,7 +311,7 @@ def _training_part(history):
     words = f"{last['step'] + 1:,} steps in {last['seconds'] / 60:.1f} minutes."
     looks = [row for row in history if 'knn' in row]
     if looks:
-        words += (' On training images that were held out, kNN was right for '
+        words += (' On training images held out from the vote, kNN was right for '
                   f"{100 * looks[-1]['knn']:.1f}% after step {looks[-1]['step'] + 1:,}.")
     return 'Training', words, plot_history(history)
 
@@ -349,7 +349,8 @@ def _check_untrained(encoder, trained): # an encoder of the user's own, and the 
     weights = trained.state_dict()
     same = [torch.equal(value.cpu(), weights[name])
             for name, value in encoder.state_dict().items()]
-    if all(same):
+    is_trained = any(p.requires_grad for p in encoder.parameters())
+    if is_trained and all(same):
         raise ValueError('encoder must be as it was before training, '
                          'got the weights of the run')
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ENCODERS', 'ENCODER_SETTINGS', 'ENCODER_FORMAT', 'make_norm', 'BasicBlock', 'Bottleneck', 'ResNet', 'Architecture',
            'build_encoder', 'resnet_tiny', 'resnet18', 'resnet34', 'resnet50', 'ProjectionHead', 'SimCLR',
-           'init_weights', 'save_encoder', 'load_encoder']
+           'init_weights', 'has_settings', 'save_encoder', 'load_encoder']
 
 # %% ../nbs/03_resnet.ipynb #imports
 import json, math
@@ -326,6 +326,11 @@ def _encoder_files(path): # weights and settings; the path may have the suffix o
         path = path.with_suffix('')
     return path.with_name(path.name + '.safetensors'), path.with_name(path.name + '.json')
 
+def has_settings(encoder): # any module
+    "Whether `encoder` was made by `build_encoder`, so that it can be built again"
+    config = getattr(encoder, 'config', None)
+    return isinstance(config, dict) and 'architecture' in config
+
 def save_encoder(encoder:ResNet, # made by build_encoder or resnet_tiny, resnet18, ..
                  path, # the files to make, without their suffixes .safetensors and .json
                  overwrite:bool=False, # replace files of that name
@@ -333,7 +338,7 @@ def save_encoder(encoder:ResNet, # made by build_encoder or resnet_tiny, resnet1
     """Write weights and settings as `path`.safetensors and `path`.json, in format 2
 
     Raises: `FileExistsError` if one of them is there, `TypeError` for another module."""
-    require(hasattr(encoder, 'config'), 'encoder',
+    require(has_settings(encoder), 'encoder',
             'be made by resnet_tiny, resnet18, resnet34 or resnet50', type(encoder).__name__,
             TypeError)
     weights, settings = _encoder_files(path)

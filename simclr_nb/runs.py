@@ -183,6 +183,7 @@ def build_model(config:TrainConfig, # settings
             encoder = build_encoder(config.encoder, width=config.width, norm=config.norm,
                                     groups=config.groups, group_channels=config.group_channels,
                                     stem=config.stem, zero_init=config.zero_init)
+            encoder.config['size'] = config.size # evaluation brings images to it
         features = count_features(encoder, config.size)
         head = ProjectionHead(features, config.head_hidden, config.head_out,
                               config.head_layers, config.head_norm)

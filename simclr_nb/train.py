@@ -24,6 +24,7 @@ from .core import (describe, describe_machine, generator, has_bf16, log_line,
 from .data import ImageSet
 from .lars import LARS, param_groups, peak_lr, warmup_cosine
 from .ntxent import chance_loss, nt_xent
+from .resnet import has_settings
 from .runs import RunFiles, TrainConfig, append_metrics, build_model, settings_to_dict
 
 # %% ../nbs/09_train.ipynb #accumulate-what-fits
@@ -137,7 +138,7 @@ def _check_one_view(model, config, device, bf16):
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             model.eval()(view)
     except ValueError as e:
-        if not hasattr(model.encoder, 'config'): # an encoder of the user's own knows better
+        if not has_settings(model.encoder): # an encoder of the user's own knows better
             raise
         width = model.encoder.config['width']
         raise ValueError(f'size must be larger for this encoder (size {config.size}, width '
@@ -265,16 +266,14 @@ def noted_signals(active): # whether to note them
         restore()
 
 # %% ../nbs/09_train.ipynb #bar
-def _show_progress(bar, history, batch): # batch: N, images per step
-    row = history[-1]
+def _show_progress(bar, row, batch, knn): # batch: N; knn: the last accuracy, 0..1, or None
     loss = f"loss {row['loss']:.3f}"
     if row['chance'] is not None:
         loss += f" (chance {row['chance']:.3f})"
     speed = f"{(row['step'] + 1) * batch / row['seconds']:.0f} images/s"
     parts = [loss, f"lr {row['lr']:.2f}", speed]
-    accuracies = [row['knn'] for row in history if 'knn' in row]
-    if accuracies:
-        parts.insert(1, f'kNN {accuracies[-1]:.1%}')
+    if knn is not None:
+        parts.insert(1, f'kNN {knn:.1%}')
     bar.set_postfix_str(', '.join(parts), refresh=False)
     bar.update()
 
@@ -296,6 +295,16 @@ def _restore(training, state): # a checkpoint's or None; -> steps done, seconds 
     training.micro_batch = state['micro_batch']
     return state['step'], state['seconds']
 
+# %% ../nbs/09_train.ipynb #checked-metrics
+def _checked_metrics(more, row): # what on_epoch gave: None, or a dict of numbers, new names
+    if more is None:
+        return {}
+    is_new = isinstance(more, dict) and not more.keys() & row.keys()
+    is_numbers = is_new and all(isinstance(value, (int, float)) for value in more.values())
+    require(is_numbers, 'on_epoch', 'return None or a dict of numbers with new names',
+            describe(more), TypeError)
+    return more
+
 # %% ../nbs/09_train.ipynb #pretrain-loop
 class _Record:
     "What is kept of a run: the history and, with a folder, metrics, checkpoints, the model"
@@ -305,6 +314,7 @@ class _Record:
         self.history = history # the caller's list, which grows by a row per step
         self.files = RunFiles(folder) if folder else None
         self.seconds_before = seconds_before # of earlier sessions
+        self.knn = None # the last accuracy that on_epoch has given
         self.began = self.saved = time.perf_counter()
 
     def add(self, row, on_epoch): # on_epoch may add to the row
@@ -312,7 +322,9 @@ class _Record:
         self.history.append(row)
         epoch, rest = divmod(row['step'] + 1, self.training.steps_per_epoch)
         if on_epoch and rest == 0:
-            row.update(on_epoch(epoch, self.training.model, self.history) or {})
+            more = on_epoch(epoch, self.training.model, self.history)
+            row.update(_checked_metrics(more, row))
+            self.knn = row.get('knn', self.knn)
         if self.files:
             append_metrics(self.files.metrics, [row])
 
@@ -380,7 +392,7 @@ def pretrain(config:TrainConfig, # settings
                 row = update(training, views, step) # exact gradient of the loss, LARS
                 _check_finite(training, row, history)
                 record.add(row, on_epoch)
-                _show_progress(bar, history, config.batch)
+                _show_progress(bar, row, config.batch, record.knn)
                 if on_step:
                     on_step(row, training.model)
                 record.checkpoint_if_due(row, stopping=bool(signals))

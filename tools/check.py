@@ -257,7 +257,7 @@ def shows(source):
     last = body[-1] if body else None
     if isinstance(last, ast.Expr) and not isinstance(last.value, ast.Call):
         return True
-    return not {'print', 'plt.subplots'}.isdisjoint(calls_outside_functions(body))
+    return not {'print', 'display', 'plt.subplots'}.isdisjoint(calls_outside_functions(body))
 
 
 def bad_parts(output):
