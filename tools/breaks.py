@@ -144,6 +144,12 @@ def missing_command(copy):
 
 # outputs
 
+def missing_table(copy):
+    "a table of the front page that was not stored"
+    change_cell(copy, 'index.ipynb', lambda cell: cell['id'] == 'table',
+                lambda cell: cell.update(outputs=[]))
+
+
 def missing_picture(copy):
     "a picture that was not stored"
     change_cell(copy, '05_lars.ipynb', has_picture, lambda cell: cell.update(outputs=[]))
@@ -202,7 +208,7 @@ BREAKS = { # check that must catch them -> breaks
     'links': (broken_page_link, broken_heading_link, unlisted_page, unreadable_page),
     'requirements': (missing_requirement, missing_dev_requirement, missing_bench_requirement,
                      missing_command),
-    'outputs': (missing_picture, unrun_cell, stored_warning),
+    'outputs': (missing_picture, missing_table, unrun_cell, stored_warning),
     'style': (wide_line, long_cell, long_function, wide_script),
     'notebooks=04_ntxent.ipynb': (failing_cell,),
     'notebooks=05_lars.ipynb': (broken_import,)}
