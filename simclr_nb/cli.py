@@ -102,9 +102,10 @@ def _held_out_note(images, test, sha256): # sha256: of the images the encoder ha
     seen = '; the encoder has seen them, without labels' if images.sha256() == sha256 else ''
     return f'{len(test):,} of the labelled pictures are held out to be tested on{seen}'
 
-def _print_accuracy(result):
+def _print_accuracy(result, labels):
     if not result['rows']:
-        print('no accuracy: no labels, or fewer than ten labelled pictures')
+        why = 'no labels' if labels is None else 'fewer than ten labelled pictures'
+        print(f'{why}, so no accuracy')
         return
     print(f'\n{markdown_table(accuracy_table(result))}\n')
     print(f'accuracy with its 95% interval, on {result["test_images"]:,} test images, '
@@ -120,7 +121,7 @@ def _evaluate_and_print(folder, train, test, **options): # options: of evaluate_
     result = evaluate_run(folder, train, test, notes=notes, **options)
     for note in [*notes, *(note for note in result['notes'] if note not in notes)]:
         print(note)
-    _print_accuracy(result)
+    _print_accuracy(result, images.labels)
     print(f'report: {options.get("report") or RunFiles(folder).report}')
 
 # %% ../nbs/12_cli.ipynb #how-to-go-on
