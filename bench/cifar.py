@@ -106,7 +106,7 @@ def supervised(seed, train, test, epochs=30, lr=.04, patience=5):
     h_train, h_test = (embed(classifier[0], images) for images in (train, test))
     return dict(accuracy=accuracy(embed(classifier, test).argmax(1), test.labels),
                 h=probes(h_train, h_test, train, test, seed), epochs=epochs, lr=lr,
-                patience=patience, held_out=classifier.held_out)
+                patience=patience, held_out=classifier.held_out_accuracies)
 
 
 # the pieces; a model is loaded or made only when its piece is

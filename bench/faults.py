@@ -5,11 +5,13 @@ read-only disks, bad settings.
     python bench/faults.py --few     # a few of each, for the tests; writes nothing
 
 A run survives if it can go on and ends with the weights, bit for bit, and the metrics of a run
-that nobody disturbed. The runs are processes of their own on the CPU, with one thread. The exit
-status is 1 if anything did not survive.
+that nobody disturbed. The runs are processes of their own on the CPU, with one thread, forked
+from one that has done the imports. The exit status is 1 if anything did not survive.
 """
 import argparse
 import json
+import multiprocessing
+import os
 import random
 import resource
 import shutil
@@ -18,12 +20,14 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 import time
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
 from hypothesis import given, settings, strategies as st
+from tqdm import tqdm
 
 from simclr_nb.checkpoints import read_checkpoint
 from simclr_nb.core import describe_machine, write_json
@@ -36,32 +40,46 @@ HERE = Path(__file__).resolve().parent
 VICTIM = TrainConfig(width=8, batch=64, epochs=10, warmup_epochs=1., size=16, device='cpu',
                      precision='float32', checkpoint_minutes=0.) # 40 steps
 CHANCE = random.Random(0)
+ERRORS = tempfile.TemporaryDirectory() # what each run said on stderr
 
 
 # a run as a process
 
-def child(folder, config, resume):
+FORKED = multiprocessing.get_context('forkserver')
+# what takes seconds to import; the optimiser needs the second
+FORKED.set_forkserver_preload(['simclr_nb.train', 'torch._dynamo', 'hypothesis'])
+
+
+def child(folder, config, resume, errors, largest_file):
+    with open(errors, 'w') as file:
+        os.dup2(file.fileno(), 2) # what it says on stderr
+    if largest_file:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     torch.set_num_threads(1) # the sums of a product depend on how many threads share it
-    print('ready', flush=True) # the imports are done
-    pretrain(TrainConfig(**config), sample('train')[:256], folder=folder, resume=resume,
-             progress=False)
+    tqdm.set_lock(threading.RLock()) # its own would outlive a kill -9 in the system
+    pretrain(config, sample('train')[:256], folder=folder, resume=resume, progress=False)
 
 
-def begin(folder, config=VICTIM, **popen_settings):
+def begin(folder, config=VICTIM, largest_file=None): # largest_file: bytes; None: no limit
     "The run in `folder` as a process, begun or resumed"
     resume = (folder / 'settings.json').exists()
-    what = json.dumps([str(folder), asdict(config), resume])
-    process = subprocess.Popen([sys.executable, __file__, '--child', what],
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               **popen_settings)
-    if process.stdout.readline() != 'ready\n':
-        raise RuntimeError(process.stderr.read())
+    with tempfile.NamedTemporaryFile(delete=False, dir=ERRORS.name) as errors:
+        process = FORKED.Process(target=child,
+                                 args=(folder, config, resume, errors.name, largest_file))
+    process.errors = Path(errors.name)
+    process.start()
     return process
+
+
+def end_of(process):
+    "Wait for the end of a run; what it said on stderr"
+    process.join()
+    return process.errors.read_text()
 
 
 def kill(process):
     process.kill()
-    process.wait()
+    process.join()
 
 
 def steps_done(folder):
@@ -70,7 +88,7 @@ def steps_done(folder):
 
 def wait_for_steps(process, folder, steps):
     "Wait until the run has so many steps, or has ended"
-    while process.poll() is None and steps_done(folder) < steps:
+    while process.is_alive() and steps_done(folder) < steps:
         time.sleep(.001)
 
 
@@ -92,8 +110,8 @@ def same(folder, whole):
 def finished(folder, whole, config=VICTIM):
     "Let a run go on to its end; whether it ends as the undisturbed one"
     process = begin(folder, config)
-    _, error = process.communicate()
-    ended_same = process.returncode == 0 and same(folder, whole)
+    error = end_of(process)
+    ended_same = process.exitcode == 0 and same(folder, whole)
     if not ended_same:
         reason = error or 'other weights or metrics'
         print(f'{folder} did not survive: {reason}', file=sys.stderr)
@@ -109,7 +127,7 @@ def kill_at_random(folder, config):
         wait_for_steps(process, folder, CHANCE.randint(min(done, 39), 39))
     time.sleep(CHANCE.uniform(0, .02))
     kill(process)
-    return steps_done(folder) if process.returncode == -signal.SIGKILL else None
+    return steps_done(folder) if process.exitcode == -signal.SIGKILL else None
 
 
 def kills(n, work, whole):
@@ -142,8 +160,8 @@ def signals(n, work, whole):
         sent = (signal.SIGINT, signal.SIGTERM)[k % 2]
         process = begin(folder, config)
         wait_for_steps(process, folder, CHANCE.randint(1, 30))
-        process.send_signal(sent)
-        _, error = process.communicate()
+        os.kill(process.pid, sent)
+        error = end_of(process)
         told = f'stopped by {sent.name} after' in error and str(folder) in error
         one_checkpoint = len(list(folder.glob('checkpoint-*.pt'))) == 1
         survived += told and one_checkpoint and finished(folder, whole, config)
@@ -156,9 +174,9 @@ def second_run(n, work, whole):
     folder, refused = work / 'twice', 0
     process = begin(folder)
     wait_for_steps(process, folder, 1)
-    process.send_signal(signal.SIGSTOP) # the first one is there and holds the lock
+    os.kill(process.pid, signal.SIGSTOP) # the first one is there and holds the lock
     for _ in range(n):
-        _, error = begin(folder).communicate()
+        error = end_of(begin(folder))
         refused += f'folder {folder} is in use by another run' in error
     kill(process)
     return dict(done=n + 1, survived=refused + finished(folder, whole))
@@ -211,14 +229,11 @@ def fill_disk(disk, whole, checkpoint_bytes):
     disk.mkdir()
     # two checkpoints are kept, so a third must fit beside them
     mounted = mount(disk, '-o', f'size={int(checkpoint_bytes * CHANCE.uniform(.5, 2.9))}')
-    limit = {}
-    if not mounted: # no right to
-        half = checkpoint_bytes // 2
-        limit['preexec_fn'] = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (half, half))
+    largest_file = None if mounted else checkpoint_bytes // 2 # there may be no right to mount
     try:
-        process = begin(folder, **limit)
-        _, error = process.communicate()
-        told = process.returncode == 1 and 'could not be written' in error
+        process = begin(folder, largest_file=largest_file)
+        error = end_of(process)
+        told = process.exitcode == 1 and 'could not be written' in error
         intact = all(read_checkpoint(path) for path in folder.glob('checkpoint-*.pt'))
         if mounted:
             remount(disk, f'size={100 * checkpoint_bytes}')
@@ -256,7 +271,7 @@ def read_only(n, work, whole):
             disk.chmod(0o555)
         told = 0
         for folder in (new, run):
-            _, error = begin(folder).communicate()
+            error = end_of(begin(folder))
             told += message in error and str(folder) in error
         return dict(done=2, survived=told * same(run, whole),
                     by='a read-only tmpfs' if mounted else 'chmod')
@@ -328,8 +343,9 @@ FAULTS = { # how often in earnest, and with --few
 
 def undisturbed(folder):
     process = begin(folder)
-    if process.wait():
-        raise RuntimeError(process.stderr.read())
+    error = end_of(process)
+    if process.exitcode:
+        raise RuntimeError(error)
 
 
 def do_faults(wanted, few):
@@ -363,11 +379,7 @@ def main():
     names = [fault.__name__ for fault in FAULTS]
     parser.add_argument('faults', nargs='*', help=f'{", ".join(names)}; all if none is named')
     parser.add_argument('--few', action='store_true', help='a few of each; write nothing')
-    parser.add_argument('--child', help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.child:
-        child(*json.loads(args.child))
-        return 0
     unknown = set(args.faults) - set(names)
     if unknown:
         parser.error(f'no such fault: {", ".join(sorted(unknown))}')

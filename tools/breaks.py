@@ -189,6 +189,11 @@ def wide_script(copy):
     append(copy / 'setup.py', '# ' + 95 * 'x' + '\n')
 
 
+def wide_main(copy):
+    "a line of 97 characters in the module that is written by hand"
+    append(copy / 'simclr_nb/__main__.py', '# ' + 95 * 'x' + '\n')
+
+
 # notebooks
 
 def failing_cell(copy):
@@ -209,7 +214,7 @@ BREAKS = { # check that must catch them -> breaks
     'requirements': (missing_requirement, missing_dev_requirement, missing_bench_requirement,
                      missing_command),
     'outputs': (missing_picture, missing_table, unrun_cell, stored_warning),
-    'style': (wide_line, long_cell, long_function, wide_script),
+    'style': (wide_line, long_cell, long_function, wide_script, wide_main),
     'notebooks=04_ntxent.ipynb': (failing_cell,),
     'notebooks=05_lars.ipynb': (broken_import,)}
 

@@ -1,0 +1,247 @@
+"""What a BatchNorm with the statistics of few images does to SimCLR, beside a GroupNorm: tiny
+ResNets trained on the bundled sample, with both views of an image in the same part of the
+batch, as micro-batches have it, and with the two kept apart.
+
+    OMP_NUM_THREADS=1 python bench/batchnorm.py    # six hours of one core; batchnorm.json
+
+All seeds of a table come in turn, so that the table is whole early and gains seeds. What is
+finished is kept in batchnorm.json and not done again, so the script can be stopped at any time.
+"""
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import roc_auc_score
+from torch import nn
+
+from simclr_nb.augment import Views
+from simclr_nb.core import describe_machine, generator, keep_freed_memory, write_json
+from simclr_nb.data import sample
+from simclr_nb.evaluate import embed, knn_accuracy, linear_probe
+from simclr_nb.ntxent import nt_xent
+from simclr_nb.resnet import build_encoder, init_weights
+from simclr_nb.runs import TrainConfig
+from simclr_nb.train import pretrain
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / 'batchnorm.json'
+SETTINGS = TrainConfig(batch=128, epochs=8, temperature=.1, lr=2., precision='float32',
+                       device='cpu')
+SEEDS = range(5)
+IMAGES_IN_PART = (2, 4, 8, 16, 32, 64, 128)
+
+
+# BatchNorm over parts of a batch
+
+class PartNorm(nn.BatchNorm2d):
+    """BatchNorm whose statistics are those of a part of the batch, for all parts at once
+
+    The rows of a part are `parts` apart: rows 0, P, 2P, .. are the first part's. So a view of
+    the same memory, with P times the channels, has the parts as channels."""
+    parts = 1
+
+    def forward(self, x): # (rows, C, H, W)
+        if not self.training or self.parts == 1:
+            return super().forward(x)
+        rows, _, height, width = x.shape
+        x = x.reshape(rows // self.parts, -1, height, width) # (rows of a part, P C, H, W)
+        weight, bias = self.weight.repeat(self.parts), self.bias.repeat(self.parts)
+        x = F.batch_norm(x, None, None, weight, bias, training=True, eps=self.eps)
+        return x.view(rows, -1, height, width)
+
+
+def part_order(rows, images_in_part, together):
+    """The order of the 2N views that makes every P-th row one part's, and P
+
+    Together, a part holds both views of its images; apart, it holds as many views, and the
+    partner of none of them."""
+    parts = rows // (2 * images_in_part)
+    if together:
+        order = torch.arange(rows).view(2, parts, images_in_part).transpose(1, 2)
+    else:
+        order = torch.arange(rows).view(parts, 2 * images_in_part).T
+    return order.reshape(-1), parts
+
+
+class InParts(nn.Module):
+    "An encoder whose norms see, in train mode, the views of one part of the batch at a time"
+    def __init__(self, encoder, images_in_part, together=True):
+        super().__init__()
+        self.encoder, self.num_features = encoder, encoder.num_features
+        self.images_in_part, self.together = images_in_part, together
+
+    def forward(self, views): # in train mode all 2N views of a batch, rows i and i+N a pair
+        if not self.training:
+            return self.encoder(views)
+        order, parts = part_order(len(views), self.images_in_part, self.together)
+        for module in self.encoder.modules():
+            if isinstance(module, PartNorm):
+                module.parts = parts
+        h = self.encoder(views[order])
+        return torch.empty_like(h).index_copy(0, order, h)
+
+
+def batch_norms(module):
+    "Replace every BatchNorm inside a module by a `PartNorm`"
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, PartNorm(child.num_features))
+        else:
+            batch_norms(child)
+
+
+@torch.no_grad()
+def estimate_statistics(encoder, images):
+    "Running statistics of every norm as the mean over batches of 500 images, as they are"
+    norms = [module for module in encoder.modules() if isinstance(module, PartNorm)]
+    for norm in norms:
+        norm.parts, norm.momentum = 1, None # None: the plain mean of all batches
+        norm.reset_running_stats()
+    encoder.train()
+    for pixels in images.images.split(500):
+        encoder(pixels / 255)
+    encoder.eval()
+
+
+# what is measured
+
+def views_of(images, step, config): # of one batch
+    augment = config.augmentation()
+    pixels = images.images[step * config.batch:][:config.batch]
+    draws = augment.draw(2 * len(pixels), generator(config.seed, 'measures', step))
+    return Views(pixels, draws, augment)[:]
+
+
+def same_part_auc(z, images_in_part):
+    """How well the cosine of two views of different images tells whether they were normalised
+    together: area under the ROC curve, 0.5 if it tells nothing"""
+    z = F.normalize(z, dim=1)
+    image = torch.arange(len(z)) % (len(z) // 2)
+    part = image // images_in_part
+    different = (image[:, None] != image).triu(1)
+    same_part = (part[:, None] == part)[different]
+    if same_part.all():
+        return None
+    return roc_auc_score(same_part.numpy(), (z @ z.T)[different].numpy())
+
+
+@torch.no_grad()
+def losses_in_parts(model, images, config, batches=8):
+    "Loss of the same views with partners normalised together and apart, and what parts give away"
+    wrapped, rows = model.encoder, []
+    model.train()
+    for step in range(batches):
+        views = views_of(images, step, config)
+        row = {}
+        for name, together in (('together', True), ('apart', False)):
+            if together or 2 * wrapped.images_in_part <= config.batch:
+                wrapped.together = together
+                z = model(views)
+                row[name] = nt_xent(z, config.temperature).item()
+                if together:
+                    row['auc'] = same_part_auc(z, wrapped.images_in_part)
+        rows.append(row)
+    model.eval()
+    return {f'loss {name}' if name != 'auc' else name: mean([row[name] for row in rows])
+            for name in rows[0]}
+
+
+def mean(values):
+    return None if None in values else sum(values) / len(values)
+
+
+@torch.no_grad()
+def test_loss(model, test, config, batches=8):
+    "Loss in eval mode on views of test images"
+    model.eval()
+    return mean([nt_xent(model(views_of(test, step, config)), config.temperature).item()
+                 for step in range(batches)])
+
+
+def accuracies(encoder, train, test):
+    train_h, test_h = embed(encoder, train), embed(encoder, test)
+    return dict(knn=knn_accuracy(train_h, train.labels, test_h, test.labels),
+                linear=linear_probe(train_h, train.labels, test_h, test.labels))
+
+
+# the runs
+
+def new_encoder(seed, **settings):
+    return init_weights(build_encoder('tiny', **settings), generator(seed, 'weights'))
+
+
+def batch_norm_run(seed, images_in_part, together, train, test, epochs):
+    encoder = new_encoder(seed, norm='batch')
+    batch_norms(encoder)
+    config = replace(SETTINGS, seed=seed, epochs=epochs)
+    wrapped = InParts(encoder, images_in_part, together)
+    model, history = pretrain(config, train, progress=False, encoder=wrapped)
+    figures = training_figures(history, train, config)
+    figures |= losses_in_parts(model, train, config)
+    estimate_statistics(wrapped.encoder, train)
+    figures['test loss'] = test_loss(model, test, config)
+    return figures | accuracies(wrapped.encoder, train, test)
+
+
+def group_norm_run(seed, train, test, epochs, **settings):
+    config = replace(SETTINGS, seed=seed, epochs=epochs)
+    encoder = new_encoder(seed, **settings)
+    model, history = pretrain(config, train, progress=False, encoder=encoder)
+    figures = training_figures(history, train, config)
+    figures['test loss'] = test_loss(model, test, config)
+    return figures | accuracies(encoder, train, test)
+
+
+def training_figures(history, train, config): # means of the last epoch
+    last = history[-(len(train) // config.batch):]
+    return {'training loss': mean([row['loss'] for row in last]),
+            'training top1': mean([row['top1'] for row in last]), 'steps': len(history)}
+
+
+def wanted_runs():
+    "(name, function, its settings): the rows of the tables, in the order of their making"
+    rows = []
+    for count in IMAGES_IN_PART:
+        rows.append((f'BatchNorm {count} together', batch_norm_run,
+                     dict(images_in_part=count, together=True)))
+        if 2 * count <= SETTINGS.batch:
+            rows.append((f'BatchNorm {count} apart', batch_norm_run,
+                         dict(images_in_part=count, together=False)))
+    rows.append(('GroupNorm', group_norm_run, dict(groups=32)))
+    rows.append(('GroupNorm, 8 groups', group_norm_run, dict(groups=8)))
+    return rows
+
+
+def read_results():
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+
+
+def main(few):
+    keep_freed_memory()
+    train, test = sample('train'), sample('test')
+    epochs = SETTINGS.epochs
+    if few: # for a look at whether it runs; nothing is written
+        train, test, epochs = train[:1280], test[:1280], 1
+    for seed in SEEDS:
+        for name, run, settings in wanted_runs():
+            key = f'{name}, seed {seed}'
+            if key in read_results() and not few:
+                continue
+            start = time.perf_counter()
+            figures = run(seed, train=train, test=test, epochs=epochs, **settings)
+            figures['seconds'] = round(time.perf_counter() - start)
+            print(key, {k: round(v, 3) for k, v in figures.items() if v is not None}, flush=True)
+            if few:
+                continue
+            results = read_results() # anew: another process may have added a run
+            machine = describe_machine(torch.device('cpu'))
+            results[key] = figures | dict(seed=seed, settings=settings, on=machine)
+            write_json(RESULTS, results)
+
+
+if __name__ == '__main__':
+    main('--few' in sys.argv[1:])
