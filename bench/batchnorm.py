@@ -131,7 +131,7 @@ def same_part_auc(z, images_in_part):
 
 @torch.no_grad()
 def losses_in_parts(model, images, config, batches=8):
-    "Loss of the same views with partners normalised together and apart, and what parts give away"
+    "Loss of the same views with partners together and apart, and what parts give away"
     wrapped, rows = model.encoder, []
     model.train()
     for step in range(batches):
@@ -234,7 +234,7 @@ def main(few):
             start = time.perf_counter()
             figures = run(seed, train=train, test=test, epochs=epochs, **settings)
             figures['seconds'] = round(time.perf_counter() - start)
-            print(key, {k: round(v, 3) for k, v in figures.items() if v is not None}, flush=True)
+            print(key, figures, flush=True)
             if few:
                 continue
             results = read_results() # anew: another process may have added a run

@@ -143,6 +143,7 @@ def resume_run(files:RunFiles, # of a run that nobody else works on
         for path in damaged:
             path.rename(path.with_suffix('.damaged'))
         step = state['step']
+        machine = machine | dict(bf16_autocast=state['bf16']) # as before, not as chosen anew
         if config.micro_batch != state['settings']['micro_batch']: # asked for anew ..
             state['micro_batch'] = config.micro_batch # .. else on with what fitted into memory
     history = [row for row in history if row['step'] < step]

@@ -118,7 +118,7 @@ def _evaluate_and_print(folder, train, test, **options): # options: of evaluate_
     train, test = _with_test_images(train, test)
     if test is not None and not has_test:
         notes = [_held_out_note(images, test, read_run(folder)[1].get('images_sha256'))]
-    result = evaluate_run(folder, train, test, notes=notes, **options)
+    result = evaluate_run(folder, train, test, notes=notes, progress=True, **options)
     for note in [*notes, *(note for note in result['notes'] if note not in notes)]:
         print(note)
     _print_accuracy(result, images.labels)

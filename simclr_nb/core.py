@@ -34,6 +34,9 @@ def require(holds, # what must be true
             error=ValueError): # the exception to raise
     """Nothing if `holds`; otherwise an exception that reads: name must be at least 1, got 0
 
+    The words are made even if it holds: where that fails or waits for a GPU, write `if` and
+    `raise` instead.
+
     Raises: `error` unless `holds`."""
     if not holds:
         raise error(f'{name} must {allowed}, got {got}')

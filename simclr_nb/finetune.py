@@ -135,18 +135,18 @@ def linear_probe_sgd(encoder, # frozen; views (n, 3, H, W) in 0..1 -> h (n, F)
         return accuracy(embed(classifier, test).argmax(1), test.labels.cpu())
 
 # %% ../nbs/10a_finetune.ipynb #keep-best
-def _keep_best(classifier, training, held_out, patience): # training yields after each epoch
+def _keep_best(classifier, training, asked, patience): # training yields after each epoch
     accuracies, best = [], 0 # of the epochs so far, and which was the best
     for epoch, _ in enumerate(training):
-        logits = embed(classifier, held_out)
-        accuracies.append(accuracy(logits.argmax(1), held_out.labels.cpu()))
+        logits = embed(classifier, asked)
+        accuracies.append(accuracy(logits.argmax(1), asked.labels.cpu()))
         if epoch == 0 or accuracies[epoch] > accuracies[best]:
             best = epoch
             weights = copy.deepcopy(classifier.state_dict())
         if epoch - best == patience:
             break
     classifier.load_state_dict(weights)
-    classifier.held_out = accuracies
+    classifier.held_out_accuracies = accuracies
 
 # %% ../nbs/10a_finetune.ipynb #fine-tune
 def fine_tune(encoder, # stays as it is: a copy is trained
@@ -165,8 +165,8 @@ def fine_tune(encoder, # stays as it is: a copy is trained
 
     Encoder and linear classifier are trained together on the labels (paper, Appendix B.5).
     With `patience` a part of the images is held out and asked after every epoch, and the
-    weights of the best epoch come back; the attribute `held_out` lists the accuracies. Without
-    a noted size the views are as wide as the images.
+    weights of the best epoch come back; the attribute `held_out_accuracies`
+    lists what they gave. Without a noted size the views are as wide as the images.
 
     Raises: `TypeError` or `ValueError` for what does not fit, `FloatingPointError` if the loss
     is not finite."""

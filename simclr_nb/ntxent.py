@@ -55,7 +55,8 @@ def _partner_similarity(u, temperature): # s[i, i+N], which is s[i+N, i], for ea
     return ((u[:half] * u[half:]).sum(1) / temperature).repeat(2)
 
 # %% ../nbs/04_ntxent.ipynb #dense
-def _dense(z, temperature): # -> loss, u (2N, D), s (2N, 2N) and the logarithms of its row sums
+def _dense(z, temperature):
+    # -> loss, u, s = cosines / temperature (2N, 2N), lse = log of the sum of exp(s) by row
     u, _ = _unit(z)
     diagonal = torch.eye(len(z), dtype=torch.bool, device=z.device)
     s = (u @ u.T / temperature).masked_fill(diagonal, -math.inf)
@@ -66,7 +67,9 @@ def _dense(z, temperature): # -> loss, u (2N, D), s (2N, 2N) and the logarithms 
 def _strips(rows, tile): # -> for each strip, the slice of its rows and that of the rows below
     return [(slice(i, i + tile), slice(i + tile, rows)) for i in range(0, rows, tile)]
 
-def _similarities(u, strip, temperature, scratch): # s of the strip, from its own columns on
+def _similarities(u, strip, temperature, scratch): # s of the strip's rows
+    # its first columns, as many as it has rows, are the strip itself: s[:, :len(s)]; the rest,
+    # s[:, len(s):], are the rows below it
     left, right = u[strip], u[strip.start:]
     out = scratch[:len(left) * len(right)].view(len(left), len(right))
     s = torch.mm(left, right.T, out=out)
@@ -74,7 +77,8 @@ def _similarities(u, strip, temperature, scratch): # s of the strip, from its ow
     return s
 
 # %% ../nbs/04_ntxent.ipynb #row-sums
-def _log_row_sums(u, temperature, tile, scratch): # first pass -> lse (2N,)
+def _log_row_sums(u, temperature, tile, scratch):
+    # first pass -> lse (2N,), the log of the sum of exp(s) in each row
     lse = u.new_full((len(u),), -math.inf)
     for strip, below in _strips(len(u), tile):
         s = _similarities(u, strip, temperature, scratch)
@@ -85,13 +89,15 @@ def _log_row_sums(u, temperature, tile, scratch): # first pass -> lse (2N,)
 
 # %% ../nbs/04_ntxent.ipynb #pulls
 def _tie_threshold(s_partner, temperature): # least similarity that ties with the partner
+    # cosines are rounded by a few eps
     return s_partner - 8 * torch.finfo(s_partner.dtype).eps / temperature
 
 def _count_as_near(as_near, s, strip, below, threshold): # adds to `as_near`
     as_near[strip] += (s >= threshold[strip, None]).sum(1)
     as_near[below] += (s[:, len(s):] >= threshold[below]).sum(0)
 
-def _add_pull(pull, s, strip, below, u, lse, scratch): # adds to `pull`; s is used up
+def _add_pull(pull, s, strip, below, u, lse, scratch): # s is used up
+    # adds the sum over j of (P_ij + P_ji) u_j to pull, where P_ij = exp(s_ij - lse_i)
     p = torch.sub(s, lse[strip, None], out=scratch[:s.numel()].view_as(s)).exp_() # P_ij
     p += s.sub_(lse[strip.start:]).exp_() # + P_ji
     pull[strip].addmm_(p, u[strip.start:])
@@ -109,14 +115,16 @@ def _pulls(u, lse, s_partner, temperature, tile, scratch, stats): # second pass
 
 # %% ../nbs/04_ntxent.ipynb #tiled-results
 def _gradient(u, length, pull, temperature): # dL/dz
+    # dL/du_i = (sum over j of (P_ij + P_ji) u_j - 2 u_(i+N)) / (2N tau), then u = z / |z|
     rows = len(u)
-    of_u = (pull - 2 * u.roll(rows // 2, 0)) / (rows * temperature)
-    return (of_u - u * (u * of_u).sum(1, keepdim=True)) / length
+    grad_u = (pull - 2 * u.roll(rows // 2, 0)) / (rows * temperature)
+    return (grad_u - u * (u * grad_u).sum(1, keepdim=True)) / length
 
 def _tiled_stats(u, lse, pull, as_near, temperature): # -> top1, entropy
-    # the mean over i of lse_i - sum over j of P_ij s_ij
+    # the mean over i of lse_i - sum over j of P_ij s_ij; halved, since P_ji gives the same sum
     entropy = lse.mean() - (u * pull).sum() / (2 * len(u) * temperature)
-    return (as_near == 1).to(u.dtype).mean(), entropy
+    is_nearest = as_near == 1 # the partner and nobody else
+    return is_nearest.to(u.dtype).mean(), entropy
 
 # %% ../nbs/04_ntxent.ipynb #tiled
 class _Tiled(torch.autograd.Function):
@@ -149,7 +157,8 @@ def _dense_stats(u, s, lse, temperature): # -> top1, entropy
     as_near = (s >= threshold[:, None]).sum(1)
     p = (s - lse[:, None]).exp()
     entropy = (lse - (p @ u * u).sum(1) / temperature).mean()
-    return (as_near == 1).to(u.dtype).mean(), entropy
+    is_nearest = as_near == 1 # the partner and nobody else
+    return is_nearest.to(u.dtype).mean(), entropy
 
 def nt_xent(z, # (2N, D) embeddings, not normalised, rows i and i+N a pair
             temperature:float=.5, # tau
@@ -159,6 +168,8 @@ def nt_xent(z, # (2N, D) embeddings, not normalised, rows i and i+N a pair
 
     Paper, equation 1. The dict holds, without gradient, top1: the part 0..1 of views whose
     partner is nearest, and entropy: that of the choice, in nats. Memory is O(tile x 2N).
+    Computed in float32, or in float64 for such z. With more rows than `tile` the loss can be
+    differentiated once.
 
     Raises: `ValueError` or `TypeError` for other input."""
     if tile is None:

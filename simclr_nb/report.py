@@ -105,8 +105,8 @@ def _steps_in_all(config, machine, history, train): # None where it cannot be to
     per_epoch = [row['step'] // row['epoch'] for row in history if row.get('epoch')]
     return config.epochs * min(per_epoch) if per_epoch else None
 
-def _describe_state(files, steps, train): # which weights of the run are measured
-    if files.head.is_file():
+def _describe_state(files, ended, steps, train): # which weights of the run are measured
+    if ended:
         return dict(ended=True, steps=steps, steps_in_all=steps)
     in_all = _steps_in_all(*read_run(files.folder), train)
     return dict(ended=False, steps=steps, steps_in_all=in_all)
@@ -173,8 +173,9 @@ def _measure(config, models, features, train, test, seed): # -> figures for resu
         result |= _accuracies(features, baseline, train_y, test_y, seed)
     return result
 
-def _measure_sgd(encoder, train, test, size, epochs, seed): # the protocol that papers quote
-    reached = linear_probe_sgd(encoder, train, test, epochs=epochs, size=size, seed=seed)
+def _measure_sgd(encoder, train, test, size, epochs, seed, progress): # as papers do it
+    reached = linear_probe_sgd(encoder, train, test, epochs=epochs, size=size, seed=seed,
+                               progress=progress)
     low, high = wilson_interval(reached, len(test))
     return dict(name='SimCLR, probe by SGD', epochs=epochs, linear=reached, linear_low=low,
                 linear_high=high)
@@ -238,9 +239,9 @@ def _few_labels_part(result):
     return 'Few labels', words, lines
 
 def _measures_part(result):
-    words = ('Of two views of each of up to 1,000 images. Alignment: mean squared distance of '
-             'partners, 0 is closest. Uniformity: -4 is even, 0 is collapsed. Effective rank: '
-             'directions in use.')
+    words = ('Of two views, made as the settings say, of each of up to 1,000 images. '
+             'Alignment: mean squared distance of partners, 0 is closest. Uniformity: -4 is '
+             'even, 0 is collapsed. Effective rank: directions in use.')
     lines = [['embedding', 'alignment', 'uniformity', 'effective rank']]
     for row in result['measures']:
         figures = [row[key] for key in ('alignment', 'uniformity', 'effective_rank')]
@@ -373,6 +374,7 @@ def evaluate_run(folder, # a run's folder; the run may have ended, been stopped 
                  protocol:str='lbfgs', # of the linear probe; sgd: also by SGD, as papers do it
                  encoder=None, # as it was before training, for a run with one of its own
                  epochs:int=100, # of protocol sgd
+                 progress:bool=False, # show a bar for the probe by SGD
                  notes=()): # sentences more for results and report
     """The results, a dict, of measuring a run; writes them and a report
 
@@ -387,14 +389,15 @@ def evaluate_run(folder, # a run's folder; the run may have ended, been stopped 
     _check_sets(train, test, protocol)
     report_path, results_path = _outputs(files, report)
 
+    ended = files.head.is_file() # asked before: the run may end while it is measured
     models, steps = _load_models(folder, config, encoder, pick_device(device))
     features = _all_features(models, _sets(train, test), config.size)
-    state = _describe_state(files, steps, train)
+    state = _describe_state(files, ended, steps, train)
     result = state | dict(notes=[*_notes(state, machine, train, test), *notes])
     result |= _measure(config, models, features, train, test, seed)
     if protocol == 'sgd':
         result['sgd'] = _measure_sgd(models['SimCLR'].encoder, train, test, config.size, epochs,
-                                     seed)
+                                     seed, progress)
     write_json(results_path, result, overwrite=report is None)
 
     parts = [*_table_parts(result),

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from fastcore.basics import patch
 
-from .augment import SimCLRAugment
+from .augment import MAX_STRENGTH, SimCLRAugment
 from .core import generator, require, write_json
 from .resnet import ENCODERS, ProjectionHead, SimCLR, build_encoder, init_weights
 
@@ -32,7 +32,7 @@ _RANGES = ( # fields, what must hold, in words
     (('lr', 'weight_decay'), lambda v: 0 <= v <= 1e6, 'in 0..1e6'),
     (('warmup_epochs', 'checkpoint_minutes'), lambda v: 0 <= v <= 1e9, 'in 0..1e9'),
     (('momentum',), lambda v: 0 <= v < 1, 'in 0..1, 1 excluded'),
-    (('strength',), lambda v: 0 <= v <= 1.25, 'in 0..1.25'),
+    (('strength',), lambda v: 0 <= v <= MAX_STRENGTH, f'in 0..{MAX_STRENGTH}'),
     (('min_crop',), lambda v: 0 < v <= 1, 'in 0..1, 0 excluded'),
     (('flip', 'jitter', 'grey', 'blur'), lambda v: 0 <= v <= 1, 'a probability in 0..1'))
 
@@ -274,7 +274,8 @@ def read_run(folder): # a run's folder
 
     A line of the metrics that is damaged is left out of the history.
 
-    Raises: `FileNotFoundError` or `ValueError` if settings or machine lack or are damaged."""
+    Raises: `FileNotFoundError` or `ValueError` if settings or machine lack, are damaged or
+    of a later format."""
     files = RunFiles(folder)
     for path in (files.settings, files.machine):
         if not path.is_file():
@@ -283,7 +284,7 @@ def read_run(folder): # a run's folder
         config = settings_from_dict(json.loads(files.settings.read_text()))
         machine = json.loads(files.machine.read_text())
     except (ValueError, TypeError) as e:
-        raise ValueError(f'the record in {folder} is damaged: {e}') from None
+        raise ValueError(f'the record in {folder} cannot be read: {e}') from None
     return config, machine, _read_metrics(files.metrics)
 
 # %% ../nbs/08_runs.ipynb #find-run

@@ -44,13 +44,16 @@ def _accumulate_what_fits(model, views, loss_fn, optimiser, micro_batch, autocas
             except ValueError as e:
                 raise ValueError(f'out of memory with {rows} rows at a time, and {e}') from None
         micro_batch = rows // 2 # outside `except`, which holds on to what filled the memory
-        keep = 1
+        keep = 1 # 'auto' may have kept too many graphs
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         log_line(f'out of memory with {rows} rows at a time; going on with micro_batch '
                  f'{micro_batch}, the gradient stays that of the whole batch')
 
 # %% ../nbs/09_train.ipynb #train-step
+def _is_finite(metrics): # of a step
+    return math.isfinite(metrics['loss']) and math.isfinite(metrics['grad_norm'])
+
 def train_step(model, # views -> z
                views, # (2N, 3, H, W), or Views
                optimiser, # its groups' lr is set here
@@ -85,7 +88,7 @@ def train_step(model, # views -> z
         metrics[name] = statistic.item()
     metrics['grad_norm'] = grad_norm.item()
     with record_function('optimiser'):
-        if math.isfinite(metrics['loss']) and math.isfinite(metrics['grad_norm']):
+        if _is_finite(metrics):
             optimiser.step()
     return metrics | dict(micro_batch=micro_batch)
 
@@ -173,8 +176,8 @@ def prepare(config:TrainConfig, # settings
                      momentum=config.momentum, trust_coefficient=config.trust_coefficient)
     _check_one_view(model, config, device, bf16)
     forward = torch.compile(model) if config.compile else model
-    return Training(config, model, forward, optimiser, images.images.to(device), augment, loss,
-                    bf16, config.micro_batch)
+    return Training(config, model, forward, optimiser, images=images.images.to(device),
+                    augment=augment, loss=loss, bf16=bf16, micro_batch=config.micro_batch)
 
 # %% ../nbs/09_train.ipynb #step-views
 def _batch(training, step): # the N images of this step, uint8 on the device
@@ -226,7 +229,7 @@ def update(training:Training, # its weights are changed
 
 # %% ../nbs/09_train.ipynb #check-finite
 def _check_finite(training, row, history): # loss and gradient, else stop with advice
-    if math.isfinite(row['loss']) and math.isfinite(row['grad_norm']):
+    if _is_finite(row):
         return
     config = training.config
     before = f"{history[-1]['grad_norm']:.3g}" if history else 'none'
@@ -278,13 +281,15 @@ def _show_progress(bar, row, batch, knn): # batch: N; knn: the last accuracy, 0.
     bar.update()
 
 # %% ../nbs/09_train.ipynb #pretrain
-def _describe_run(training, images, folder, about, own_parts): # the content of machine.json
+def _describe_run(training, images, folder, about, *own_parts): # the content of machine.json
     machine = describe_machine(training.images.device) | {'bf16_autocast': training.bf16}
     machine['images_sha256'] = images.sha256() if folder else None
-    names = {name: part_name(part) for name, part in own_parts.items() if part is not None}
+    names = {name: part_name(part)
+             for name, part in zip(('encoder', 'augment', 'loss'), own_parts)
+             if part is not None}
     if names:
         machine['parts'] = names
-    return machine | (about or {})
+    return (about or {}) | machine
 
 def _restore(training, state): # a checkpoint's or None; -> steps done, seconds they took
     if state is None:
@@ -292,7 +297,7 @@ def _restore(training, state): # a checkpoint's or None; -> steps done, seconds 
     training.model.load_state_dict(state['model'])
     training.optimiser.load_state_dict(state['optimiser'])
     training.bf16 = state['bf16']
-    training.micro_batch = state['micro_batch']
+    training.micro_batch = state['micro_batch'] # as asked anew, else what fitted into memory
     return state['step'], state['seconds']
 
 # %% ../nbs/09_train.ipynb #checked-metrics
@@ -315,14 +320,14 @@ class _Record:
         self.files = RunFiles(folder) if folder else None
         self.seconds_before = seconds_before # of earlier sessions
         self.knn = None # the last accuracy that on_epoch has given
-        self.began = self.saved = time.perf_counter()
+        self.began_at = self.saved_at = time.perf_counter()
 
-    def add(self, row, on_epoch): # on_epoch may add to the row
-        row['seconds'] = round(self.seconds_before + time.perf_counter() - self.began, 3)
+    def add(self, row, on_epoch): # to the history; on_epoch may add to the row
+        row['seconds'] = round(self.seconds_before + time.perf_counter() - self.began_at, 3)
         self.history.append(row)
-        epoch, rest = divmod(row['step'] + 1, self.training.steps_per_epoch)
+        epochs_done, rest = divmod(row['step'] + 1, self.training.steps_per_epoch)
         if on_epoch and rest == 0:
-            more = on_epoch(epoch, self.training.model, self.history)
+            more = on_epoch(epochs_done, self.training.model, self.history)
             row.update(_checked_metrics(more, row))
             self.knn = row.get('knn', self.knn)
         if self.files:
@@ -331,15 +336,16 @@ class _Record:
     def checkpoint(self, row):
         _check_weights(self.training, row['step'])
         save_checkpoint(self.files, dict(
-            step=row['step'] + 1, seconds=row['seconds'], micro_batch=row['micro_batch'],
+            step=row['step'] + 1, # steps done
+            seconds=row['seconds'], micro_batch=row['micro_batch'],
             bf16=self.training.bf16, settings=settings_to_dict(self.training.config),
             images=self.machine['images_sha256'], model=self.training.model.state_dict(),
             optimiser=self.training.optimiser.state_dict()))
-        self.saved = time.perf_counter()
+        self.saved_at = time.perf_counter()
 
     def checkpoint_if_due(self, row, stopping): # stopping: a signal has come
         is_last = row['step'] + 1 == self.training.total_steps
-        minutes = (time.perf_counter() - self.saved) / 60
+        minutes = (time.perf_counter() - self.saved_at) / 60
         is_due = minutes >= self.training.config.checkpoint_minutes
         if self.files and (is_due or stopping or is_last):
             self.checkpoint(row)
@@ -378,10 +384,9 @@ def pretrain(config:TrainConfig, # settings
     `FileExistsError`, `FileNotFoundError` or `BlockingIOError` for a folder that is there, is
     not, or is in use; later `FloatingPointError` if loss, gradient or weights are not finite,
     `OSError` if the disk is full, `KeyboardInterrupt` after SIGINT or SIGTERM, with a
-    checkpoint."""
+    checkpoint. Without a folder no signal is waited for, and weights are not checked."""
     training = prepare(config, images, encoder, augment, loss)
-    own_parts = dict(encoder=encoder, augment=augment, loss=loss)
-    machine = _describe_run(training, images, folder, about, own_parts)
+    machine = _describe_run(training, images, folder, about, encoder, augment, loss)
     with (open_run(folder, config, machine, resume) as (state, history),
           noted_signals(folder is not None) as signals):
         start, seconds_before = _restore(training, state)
@@ -395,9 +400,10 @@ def pretrain(config:TrainConfig, # settings
                 _show_progress(bar, row, config.batch, record.knn)
                 if on_step:
                     on_step(row, training.model)
-                record.checkpoint_if_due(row, stopping=bool(signals))
-                if step + 1 < training.total_steps:
-                    _stop_if_asked(signals, training, step + 1, folder)
+                stopping = list(signals) # a signal that comes from here on waits for a step
+                record.checkpoint_if_due(row, bool(stopping))
+                if step + 1 < training.total_steps: # after the last one the model is saved
+                    _stop_if_asked(stopping, training, step + 1, folder)
         record.finish()
         _stop_if_asked(signals, training, training.total_steps, folder)
     return training.model.eval(), history

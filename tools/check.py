@@ -76,7 +76,7 @@ def changed_by(command, part):
             return [f'{command} failed: {said.strip()[-500:]}']
         names = {part / name for folder in (copy, root) for name in files_in(folder / part)}
         return [f'{command} changes {name}' for name in sorted(names)
-                if not same_file(copy / name, root / name) and not IGNORED(None, [name.name])]
+                if not same_file(copy / name, root / name) and not IGNORED(None, name.parts)]
 
 
 def check_clean():
