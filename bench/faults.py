@@ -290,8 +290,8 @@ COUNTS = ('width groups group_channels head_hidden head_out head_layers size bat
 PROBABILITIES = 'flip jitter grey blur'.split()
 NUMBERS = ('strength min_crop temperature lr warmup_epochs momentum weight_decay '
            'trust_coefficient checkpoint_minutes').split()
-CHOICES = ('encoder norm stem lr_rule precision device zero_init head_norm channels_last '
-           'compile').split()
+CHOICES = ('encoder norm stem lr_rule precision device weight_standardised zero_init head_norm '
+           'channels_last compile').split()
 ANYTHING = st.one_of(st.text(max_size=5), st.lists(st.integers(), max_size=2),
                      st.just(float('nan')), st.just(float('inf')), st.booleans())
 NO_COUNT = st.one_of(ANYTHING, st.integers(max_value=-1), st.floats(.1, .9))

@@ -103,13 +103,13 @@ def _check_settings_same(saved, config, place): # but for those that only move t
             raise ValueError(f'{field.name} must be {before!r} as in {place}, since another '
                              f'value would change the result; got {now!r}')
 
-def _check_same_run(folder, saved, config, first, machine):
+def _check_same_run(folder, saved, config, recorded, machine):
     _check_settings_same(saved, config, folder)
-    for part in ('encoder', 'augment', 'loss'): # of the user's own, by name
-        before = first.get('parts', {}).get(part, 'none of your own')
-        now = machine.get('parts', {}).get(part, 'none of your own')
-        require(before == now, part, f'be that of the run in {folder}, {before}', now)
-    require(first.get('images_sha256') == machine['images_sha256'], 'images',
+    for name in ('encoder', 'augment', 'loss'): # parts of the user's own, by name
+        before = recorded.get('parts', {}).get(name, 'none of your own')
+        now = machine.get('parts', {}).get(name, 'none of your own')
+        require(before == now, name, f'be that of the run in {folder}, {before}', now)
+    require(recorded.get('images_sha256') == machine['images_sha256'], 'images',
             f'be those that the run in {folder} began with', 'others')
 
 def _check_same_checkpoint(folder, state, config, machine): # it knows whose it is, should the
@@ -119,12 +119,12 @@ def _check_same_checkpoint(folder, state, config, machine): # it knows whose it 
             'others')
 
 # %% ../nbs/08a_checkpoints.ipynb #resume
-def _rewind(files, config, machine, first, history): # the record, to the end of this history
+def _rewind(files, config, machine, recorded, history): # the record, to the end of this history
     with atomic_path(files.metrics, overwrite=True) as temporary:
         append_metrics(temporary, history)
     write_json(files.settings, settings_to_dict(config))
-    resumed = first.get('resumed', []) + [machine]
-    write_json(files.machine, first | {'resumed': resumed})
+    resumed = recorded.get('resumed', []) + [machine]
+    write_json(files.machine, recorded | {'resumed': resumed})
     for leftover in files.folder.glob('.*.part'): # of a write that was killed
         leftover.unlink()
 
@@ -134,8 +134,8 @@ def resume_run(files:RunFiles, # of a run that nobody else works on
     """State of the newest checkpoint (None if there is none) and the history up to it
 
     Raises: `ValueError` for other settings, images or parts; nothing is changed then."""
-    saved, first, history = read_run(files.folder)
-    _check_same_run(files.folder, saved, config, first, machine)
+    saved, recorded, history = read_run(files.folder)
+    _check_same_run(files.folder, saved, config, recorded, machine)
     state, damaged = newest_checkpoint(files)
     step = 0
     if state is not None:
@@ -150,10 +150,10 @@ def resume_run(files:RunFiles, # of a run that nobody else works on
     log_line(f'resuming {files.folder} after {step} steps')
     if len(history) < step:
         log_line(f'{files.metrics} lacks {step - len(history)} of {step} steps')
-    if first.get('threads') != machine['threads']:
-        log_line(f'{machine["threads"]} threads, not {first.get("threads")}: '
+    if recorded.get('threads') != machine['threads']:
+        log_line(f'{machine["threads"]} threads, not {recorded.get("threads")}: '
                  'the rounding will differ')
-    _rewind(files, config, machine | {'step': step}, first, history)
+    _rewind(files, config, machine | {'step': step}, recorded, history)
     return state, history
 
 # %% ../nbs/08a_checkpoints.ipynb #open-folder

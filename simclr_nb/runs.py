@@ -80,6 +80,7 @@ class TrainConfig:
     groups:int=32 # wanted groups of GroupNorm
     group_channels:int=2 # fewest channels in a group; 1 in runs of format 1
     zero_init:bool=False # the last norm's scale of every block starts at zero
+    weight_standardised:bool=False # standardise the weights of the encoder's convolutions
     stem:str='cifar' # cifar or imagenet
     head_hidden:int=None # width of the head's hidden layer; None: the encoder's features
     head_out:int=128 # numbers per embedding z
@@ -109,8 +110,7 @@ class TrainConfig:
     compile:bool=False # torch.compile encoder and head; slow to start, GPUs not measured
     checkpoint_minutes:float=10. # minutes between checkpoints; 0: one after every step
 
-    def __post_init__(self):
-        _check_settings(self)
+    __post_init__ = _check_settings
 
 # %% ../nbs/08_runs.ipynb #augmentation
 @patch
@@ -128,7 +128,7 @@ PRESETS = dict(
                       warmup_epochs=10.))
 
 # %% ../nbs/08_runs.ipynb #settings-format
-SETTINGS_FORMAT = 2 # of settings.json and of the settings in a checkpoint
+SETTINGS_FORMAT = 3 # of settings.json and of the settings in a checkpoint
 
 def settings_to_dict(config:TrainConfig):
     "The settings as a dict for JSON, with the format number"
@@ -182,7 +182,8 @@ def build_model(config:TrainConfig, # settings
         if not own:
             encoder = build_encoder(config.encoder, width=config.width, norm=config.norm,
                                     groups=config.groups, group_channels=config.group_channels,
-                                    stem=config.stem, zero_init=config.zero_init)
+                                    stem=config.stem, zero_init=config.zero_init,
+                                    weight_standardised=config.weight_standardised)
             encoder.config['size'] = config.size # evaluation brings images to it
         features = count_features(encoder, config.size)
         head = ProjectionHead(features, config.head_hidden, config.head_out,

@@ -104,7 +104,7 @@ def add_positional(place, # a parser, or a group of one
 HEADINGS = dict(
     run='preset runs name resume knn_every',
     data='data cache',
-    encoder='encoder width norm groups group_channels zero_init stem',
+    encoder='encoder width norm groups group_channels weight_standardised zero_init stem',
     head='head_hidden head_out head_layers head_norm',
     augmentation='size min_crop flip jitter strength grey blur',
     optimisation='batch micro_batch epochs temperature lr lr_rule warmup_epochs momentum '

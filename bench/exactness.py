@@ -1,0 +1,181 @@
+"""What the exact gradient of a large batch is worth: SimCLR on the bundled sample with
+
+(a) the exact batch of N images,
+(b) plain accumulation: the mean of the losses of k parts, whose images see no other part's,
+(c) a batch of N/k images alone, with the learning rate by the rule: as many images as (a), in k
+    times the updates, and as many updates, with a k-th of the images.
+
+    OMP_NUM_THREADS=1 python bench/exactness.py    # some ten hours of one core; exactness.json
+
+The base learning rate of each row is the best of three by kNN on a fifth of the training
+images, held out; only then are the test images looked at, once. What is finished is kept, runs
+in runs/exactness (another folder: --out) and figures in exactness.json, so the script can be
+stopped at any time. `python bench/exactness.py micro` does the other part alone: one run, in
+micro-batches of several sizes.
+"""
+import json
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from simclr_nb.checkpoints import load_model
+from simclr_nb.core import describe_machine, keep_freed_memory, write_json
+from simclr_nb.data import hold_out, sample
+from simclr_nb.evaluate import embed, knn_accuracy, linear_probe
+from simclr_nb.ntxent import nt_xent
+from simclr_nb.runs import TrainConfig, read_run
+from simclr_nb.train import prepare, pretrain, step_views, update
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / 'exactness.json'
+OUT = Path('runs/exactness')
+IMAGES = 96_000 # that a run sees: 24 epochs of the 4,000 images it may learn from
+SETTINGS = TrainConfig(width=8, precision='float32', device='cpu',
+                       checkpoint_minutes=5.)
+RATES = (1., 2., 4.) # base learning rates of LARS
+BATCHES = (256, 1024, 2048)
+TEMPERATURES = (.1, .5, .2)
+PARTS = (4, 16)
+SEEDS = (0, 1, 2)
+
+
+# the three ways
+
+def parts_loss(z, parts, temperature): # (2N, D), rows i and i+N a pair
+    "The mean of NT-Xent over the parts of a batch, N / parts images each"
+    by_part = z.view(2, parts, -1, z.shape[1]).transpose(0, 1)
+    losses = [nt_xent(part.flatten(0, 1), temperature) for part in by_part]
+    return torch.stack(losses).mean()
+
+
+def rows():
+    "(name, settings of the run, parts of its loss), the most telling ones first"
+    for temperature in TEMPERATURES:
+        for n in BATCHES:
+            place = f'N {n}, tau {temperature}'
+            whole = dict(batch=n, temperature=temperature, images=IMAGES)
+            yield f'{place}, exact', whole, 1
+            for k in PARTS:
+                yield f'{place}, plain in {k} parts', whole, k
+            for k in PARTS:
+                alone = whole | dict(batch=n // k)
+                yield f'{place}, {n // k} alone, equal images', alone, 1
+                fewer = alone | dict(images=IMAGES // k)
+                yield f'{place}, {n // k} alone, equal updates', fewer, 1
+
+
+def run_config(settings, seed, rate, train):
+    per_epoch = len(train) // settings['batch']
+    # so many passes that the images seen are as many as asked for, to within an epoch
+    epochs = max(round(settings['images'] / (per_epoch * settings['batch'])), 1)
+    return replace(SETTINGS, batch=settings['batch'], temperature=settings['temperature'],
+                   epochs=epochs, warmup_epochs=epochs / 10, seed=seed, lr=rate)
+
+
+def trained(settings, parts, seed, rate, train):
+    "The model of a run, trained unless it is there, and its history"
+    config = run_config(settings, seed, rate, train)
+    # by its settings: rows may share a run
+    folder = OUT / (f"batch-{config.batch}-tau-{config.temperature}-images-"
+                    f"{settings['images']}-parts-{parts}-rate-{rate}-seed-{seed}")
+    loss = None
+    if parts > 1:
+        loss = partial(parts_loss, parts=parts, temperature=config.temperature)
+    if not (folder / 'head.safetensors').exists():
+        pretrain(config, train, progress=False, folder=folder, resume=folder.exists(),
+                 loss=loss)
+    return load_model(folder), read_run(folder)[2]
+
+
+def accuracies(model, train, test):
+    train_h, test_h = embed(model.encoder, train), embed(model.encoder, test)
+    return dict(knn=knn_accuracy(train_h, train.labels, test_h, test.labels),
+                linear=linear_probe(train_h, train.labels, test_h, test.labels))
+
+
+def row_figures(settings, parts, seed, train, held_out, test):
+    "The accuracy on held-out images of each rate, and on test images of the best"
+    tried = {}
+    for rate in RATES:
+        model, history = trained(settings, parts, seed, rate, train)
+        tried[str(rate)] = accuracies(model, train, held_out) | dict(loss=history[-1]['loss'])
+    best = max(RATES, key=lambda rate: tried[str(rate)]['knn'])
+    model, history = trained(settings, parts, seed, best, train)
+    return dict(tried=tried, rate=best, updates=len(history),
+                minutes=round(history[-1]['seconds'] / 60, 1), **settings, parts=parts,
+                **accuracies(model, train, test))
+
+
+# the same run in other micro-batches
+
+def weights_after(updates, micro_batch, dtype):
+    "All weights, in a row, after so many updates at N = 256"
+    config = replace(SETTINGS, batch=256, epochs=4, temperature=.1, micro_batch=micro_batch)
+    training = prepare(config, sample('train'))
+    training.model.to(dtype)
+    training.forward = lambda views: training.model(views.to(dtype))
+    kept = {}
+    for step in range(max(updates)):
+        update(training, step_views(training, step), step)
+        if step + 1 in updates:
+            kept[step + 1] = torch.cat([p.detach().flatten().double()
+                                        for p in training.model.parameters()])
+    return kept
+
+
+def micro_batches(updates=(1, 5, 20, 50)):
+    "How far the weights are from those of the whole batch, relative to their length"
+    figures = {}
+    for dtype in (torch.float64, torch.float32):
+        whole = weights_after(updates, None, dtype)
+        for micro_batch in (256, 128, 64, 32):
+            weights = weights_after(updates, micro_batch, dtype)
+            figures[f'{dtype}, micro-batch {micro_batch}'] = {
+                str(step): ((weights[step] - whole[step]).norm() / whole[step].norm()).item()
+                for step in updates}
+    return figures
+
+
+# the command
+
+def read_results():
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+
+
+def keep(key, figures, seconds):
+    results = read_results() # anew: another process may have added to it
+    machine = describe_machine(torch.device('cpu'))
+    results[key] = figures | dict(seconds=round(seconds), on=machine)
+    write_json(RESULTS, results)
+    print(key, figures, flush=True)
+
+
+def main(wanted):
+    keep_freed_memory()
+    start = time.perf_counter()
+    if 'micro-batches' not in read_results():
+        keep('micro-batches', micro_batches(), time.perf_counter() - start)
+    if wanted == ['micro']:
+        return
+    train, held_out = hold_out(sample('train'))
+    for seed in SEEDS:
+        for name, settings, parts in rows():
+            key = f'{name}, seed {seed}'
+            if key not in read_results():
+                start = time.perf_counter()
+                figures = row_figures(settings, parts, seed, train, held_out,
+                                      sample('test'))
+                keep(key, figures, time.perf_counter() - start)
+
+
+if __name__ == '__main__':
+    words = sys.argv[1:]
+    if '--out' in words:
+        i = words.index('--out')
+        OUT = Path(words[i + 1])
+        del words[i:i + 2]
+    main(words)
