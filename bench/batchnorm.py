@@ -10,7 +10,7 @@ finished is kept in batchnorm.json and not done again, so the script can be stop
 import json
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -95,15 +95,15 @@ def batch_norms(module):
 
 
 @torch.no_grad()
-def estimate_statistics(encoder, images):
-    "Running statistics of every norm as the mean over batches of 500 images, as they are"
+def estimate_statistics(encoder, batches):
+    "Running statistics of every norm as the mean over batches of views or plain images"
     norms = [module for module in encoder.modules() if isinstance(module, PartNorm)]
     for norm in norms:
         norm.parts, norm.momentum = 1, None # None: the plain mean of all batches
         norm.reset_running_stats()
     encoder.train()
-    for pixels in images.images.split(500):
-        encoder(pixels / 255)
+    for batch in batches:
+        encoder(batch)
     encoder.eval()
 
 
@@ -182,8 +182,10 @@ def batch_norm_run(seed, images_in_part, together, train, test, epochs):
     model, history = pretrain(config, train, progress=False, encoder=wrapped)
     figures = training_figures(history, train, config)
     figures |= losses_in_parts(model, train, config)
-    estimate_statistics(wrapped.encoder, train)
+    # each measure with the statistics of such images as it looks at
+    estimate_statistics(wrapped.encoder, [views_of(train, step, config) for step in range(16)])
     figures['test loss'] = test_loss(model, test, config)
+    estimate_statistics(wrapped.encoder, [part / 255 for part in train.images.split(500)])
     return figures | accuracies(wrapped.encoder, train, test)
 
 
@@ -229,7 +231,10 @@ def main(few):
     for seed in SEEDS:
         for name, run, settings in wanted_runs():
             key = f'{name}, seed {seed}'
+            made_with = settings | asdict(replace(SETTINGS, seed=seed, epochs=epochs))
             if key in read_results() and not few:
+                if read_results()[key]['settings'] != made_with:
+                    sys.exit(f'{key} in {RESULTS} was made with other settings')
                 continue
             start = time.perf_counter()
             figures = run(seed, train=train, test=test, epochs=epochs, **settings)
@@ -237,9 +242,9 @@ def main(few):
             print(key, figures, flush=True)
             if few:
                 continue
-            results = read_results() # anew: another process may have added a run
+            results = read_results()
             machine = describe_machine(torch.device('cpu'))
-            results[key] = figures | dict(seed=seed, settings=settings, on=machine)
+            results[key] = figures | dict(seed=seed, settings=made_with, on=machine)
             write_json(RESULTS, results)
 
 

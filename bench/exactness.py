@@ -147,7 +147,7 @@ def read_results():
 
 
 def keep(key, figures, seconds):
-    results = read_results() # anew: another process may have added to it
+    results = read_results()
     machine = describe_machine(torch.device('cpu'))
     results[key] = figures | dict(seconds=round(seconds), on=machine)
     write_json(RESULTS, results)

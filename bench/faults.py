@@ -40,7 +40,6 @@ HERE = Path(__file__).resolve().parent
 VICTIM = TrainConfig(width=8, batch=64, epochs=10, warmup_epochs=1., size=16, device='cpu',
                      precision='float32', checkpoint_minutes=0.) # 40 steps
 CHANCE = random.Random(0)
-ERRORS = tempfile.TemporaryDirectory() # what each run said on stderr
 
 
 # a run as a process
@@ -63,7 +62,7 @@ def child(folder, config, resume, errors, largest_file):
 def begin(folder, config=VICTIM, largest_file=None): # largest_file: bytes; None: no limit
     "The run in `folder` as a process, begun or resumed"
     resume = (folder / 'settings.json').exists()
-    with tempfile.NamedTemporaryFile(delete=False, dir=ERRORS.name) as errors:
+    with tempfile.NamedTemporaryFile(delete=False) as errors:
         process = FORKED.Process(target=child,
                                  args=(folder, config, resume, errors.name, largest_file))
     process.errors = Path(errors.name)
@@ -74,16 +73,28 @@ def begin(folder, config=VICTIM, largest_file=None): # largest_file: bytes; None
 def end_of(process):
     "Wait for the end of a run; what it said on stderr"
     process.join()
-    return process.errors.read_text()
+    said = process.errors.read_text()
+    process.errors.unlink()
+    return said
 
 
 def kill(process):
     process.kill()
     process.join()
+    process.errors.unlink()
 
 
 def steps_done(folder):
     return len(read_run(folder)[2]) if folder.exists() else 0
+
+
+def newest_step(folder): # steps done at the newest checkpoint
+    checkpoints = sorted(folder.glob('checkpoint-*.pt'))
+    return int(checkpoints[-1].stem.split('-')[1]) if checkpoints else 0
+
+
+def times_begun(folder):
+    return 1 + len(read_run(folder)[1].get('resumed', [])) if folder.exists() else 0
 
 
 def wait_for_steps(process, folder, steps):
@@ -107,27 +118,49 @@ def same(folder, whole):
     return all(torch.equal(weights[name], true_weights[name]) for name in true_weights)
 
 
+def complain(folder, reason):
+    print(f'{folder} did not survive: {reason}', file=sys.stderr)
+
+
 def finished(folder, whole, config=VICTIM):
-    "Let a run go on to its end; whether it ends as the undisturbed one"
+    """Let a run go on to its end; whether it does no step again that a checkpoint holds, and
+    ends as the undisturbed one"""
+    done = newest_step(folder)
+    before = read_run(folder)[2][:done] if folder.exists() else []
     process = begin(folder, config)
     error = end_of(process)
     ended_same = process.exitcode == 0 and same(folder, whole)
+    # a step that was done again took other seconds
+    ended_same = ended_same and read_run(folder)[2][:done] == before
     if not ended_same:
         reason = error or 'other weights or metrics'
-        print(f'{folder} did not survive: {reason}', file=sys.stderr)
+        complain(folder, reason)
     return ended_same
 
 
 # the faults: each is done n times in folder `work`, beside the undisturbed run `whole`
 
 def kill_at_random(folder, config):
-    "Kill a run at a random moment; its steps then, None if it had ended before"
-    process, done = begin(folder, config), steps_done(folder)
-    if CHANCE.random() > .2: # one in five before the first step
+    """Kill a run at a random moment; its steps then, None if it had ended before, and whether
+    there were the checkpoints that the settings ask for"""
+    begun, done = times_begun(folder), steps_done(folder)
+    process = begin(folder, config)
+    if CHANCE.random() > .2:
         wait_for_steps(process, folder, CHANCE.randint(min(done, 39), 39))
-    time.sleep(CHANCE.uniform(0, .02))
+        time.sleep(CHANCE.uniform(0, .02))
+    else: # one in five while the run is opened, or soon after
+        while process.is_alive() and times_begun(folder) == begun:
+            time.sleep(.001)
+        time.sleep(CHANCE.uniform(0, .3))
     kill(process)
-    return steps_done(folder) if process.exitcode == -signal.SIGKILL else None
+    if process.exitcode != -signal.SIGKILL:
+        return None, True
+    steps, kept = steps_done(folder), newest_step(folder)
+    each_step = config.checkpoint_minutes == 0
+    if each_step and kept < steps - 1:
+        complain(folder, f'killed after {steps} steps, its newest checkpoint has {kept}')
+        return steps, False
+    return steps, True
 
 
 def kills(n, work, whole):
@@ -137,16 +170,17 @@ def kills(n, work, whole):
     while len(steps_when_killed) < n:
         folder = work / f'killed-{runs}'
         config = replace(VICTIM, checkpoint_minutes=0. if runs % 2 else .002)
-        kills_of_run = 0
+        kills_of_run, all_kept = 0, True
         while kills_of_run < min(5, n - len(steps_when_killed)):
-            steps = kill_at_random(folder, config)
+            steps, kept = kill_at_random(folder, config)
             if steps is None: # no kill, and a new run
                 break
             kills_of_run += 1
+            all_kept &= kept
             steps_when_killed.append(steps)
         runs += 1
         # a resumed run that has ended leaves the same encoder
-        survived += kills_of_run * finished(folder, whole, config)
+        survived += kills_of_run * (finished(folder, whole, config) and all_kept)
     return dict(done=n, survived=survived, runs=runs,
                 of_40_steps_done_when_killed=steps_when_killed)
 
@@ -154,18 +188,24 @@ def kills(n, work, whole):
 def signals(n, work, whole):
     """SIGINT and SIGTERM in turn, after a random number of steps: a message, a checkpoint,
     and the run can go on"""
-    survived = 0
-    for k in range(n):
-        folder, config = work / f'stopped-{k}', replace(VICTIM, checkpoint_minutes=10.)
-        sent = (signal.SIGINT, signal.SIGTERM)[k % 2]
+    survived, done, runs = 0, 0, 0
+    while done < n:
+        folder, config = work / f'stopped-{runs}', replace(VICTIM, checkpoint_minutes=10.)
+        runs += 1
+        sent = (signal.SIGINT, signal.SIGTERM)[done % 2]
         process = begin(folder, config)
         wait_for_steps(process, folder, CHANCE.randint(1, 30))
         os.kill(process.pid, sent)
         error = end_of(process)
+        if process.exitcode == 0: # it had ended before: no signal, and a new run
+            continue
+        done += 1
         told = f'stopped by {sent.name} after' in error and str(folder) in error
-        one_checkpoint = len(list(folder.glob('checkpoint-*.pt'))) == 1
-        survived += told and one_checkpoint and finished(folder, whole, config)
-    return dict(done=n, survived=survived)
+        if not told or len(list(folder.glob('checkpoint-*.pt'))) != 1:
+            complain(folder, f'{sent.name} without its message or checkpoint: {error}')
+            continue
+        survived += finished(folder, whole, config)
+    return dict(done=done, survived=survived, runs=runs)
 
 
 def second_run(n, work, whole):
@@ -177,7 +217,10 @@ def second_run(n, work, whole):
     os.kill(process.pid, signal.SIGSTOP) # the first one is there and holds the lock
     for _ in range(n):
         error = end_of(begin(folder))
-        refused += f'folder {folder} is in use by another run' in error
+        if f'folder {folder} is in use by another run' in error:
+            refused += 1
+        else:
+            complain(folder, f'a second run was not refused: {error}')
     kill(process)
     return dict(done=n + 1, survived=refused + finished(folder, whole))
 
@@ -234,6 +277,8 @@ def fill_disk(disk, whole, checkpoint_bytes):
         process = begin(folder, largest_file=largest_file)
         error = end_of(process)
         told = process.exitcode == 1 and 'could not be written' in error
+        if not told:
+            complain(folder, f'exit status {process.exitcode} on a full disk: {error}')
         intact = all(read_checkpoint(path) for path in folder.glob('checkpoint-*.pt'))
         if mounted:
             remount(disk, f'size={100 * checkpoint_bytes}')
@@ -272,7 +317,10 @@ def read_only(n, work, whole):
         told = 0
         for folder in (new, run):
             error = end_of(begin(folder))
-            told += message in error and str(folder) in error
+            if message in error and str(folder) in error:
+                told += 1
+            else:
+                complain(folder, f'its folder cannot be written, and it said: {error}')
         return dict(done=2, survived=told * same(run, whole),
                     by='a read-only tmpfs' if mounted else 'chmod')
     finally:

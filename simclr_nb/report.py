@@ -364,6 +364,14 @@ def _load_models(folder, config, encoder, device): # -> before training and afte
     first = build_model(config, copy.deepcopy(encoder)).eval()
     return {baseline: first.to(device), 'SimCLR': trained.to(device)}, steps
 
+def _load_as_is(files, config, encoder, device): # -> models, steps, whether the run has ended
+    ended = files.head.is_file()
+    models, steps = _load_models(files.folder, config, encoder, device)
+    if files.head.is_file() != ended: # it ended meanwhile
+        ended = True
+        models, steps = _load_models(files.folder, config, encoder, device)
+    return models, steps, ended
+
 # %% ../nbs/11_report.ipynb #evaluate-run-whole
 def evaluate_run(folder, # a run's folder; the run may have ended, been stopped or go on
                  train:ImageSet, # images, and labels that the measures may learn from
@@ -389,8 +397,7 @@ def evaluate_run(folder, # a run's folder; the run may have ended, been stopped 
     _check_sets(train, test, protocol)
     report_path, results_path = _outputs(files, report)
 
-    ended = files.head.is_file() # asked before: the run may end while it is measured
-    models, steps = _load_models(folder, config, encoder, pick_device(device))
+    models, steps, ended = _load_as_is(files, config, encoder, pick_device(device))
     features = _all_features(models, _sets(train, test), config.size)
     state = _describe_state(files, ended, steps, train)
     result = state | dict(notes=[*_notes(state, machine, train, test), *notes])

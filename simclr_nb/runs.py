@@ -15,7 +15,7 @@ import torch
 from fastcore.basics import patch
 
 from .augment import MAX_STRENGTH, SimCLRAugment
-from .core import generator, require, write_json
+from .core import describe, generator, require, write_json
 from .resnet import ENCODERS, ProjectionHead, SimCLR, build_encoder, init_weights
 
 # %% ../nbs/08_runs.ipynb #check-settings
@@ -138,9 +138,11 @@ def settings_from_dict(values): # a dict as settings_to_dict makes it, of a form
     """The `TrainConfig` of these values
 
     Raises: `ValueError` for a later format or a wrong value, `TypeError` for another field."""
+    require(isinstance(values, dict), 'values', 'be a dict of settings', describe(values))
     values = dict(values)
     written = values.pop('format', 1)
-    require(written in range(1, SETTINGS_FORMAT + 1), 'format',
+    is_known = type(written) is int and 1 <= written <= SETTINGS_FORMAT
+    require(is_known, 'format',
             f'lie in 1..{SETTINGS_FORMAT}; update simclr_nb', written)
     if written == 1:
         values['group_channels'] = 1

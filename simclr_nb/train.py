@@ -284,6 +284,8 @@ def _show_progress(bar, row, batch, knn): # batch: N; knn: the last accuracy, 0.
 def _describe_run(training, images, folder, about, *own_parts): # the content of machine.json
     machine = describe_machine(training.images.device) | {'bf16_autocast': training.bf16}
     machine['images_sha256'] = images.sha256() if folder else None
+    measured = sorted({*machine, 'parts', 'resumed'} & (about or {}).keys())
+    require(not measured, 'about', 'hold other names than what is measured', measured)
     names = {name: part_name(part)
              for name, part in zip(('encoder', 'augment', 'loss'), own_parts)
              if part is not None}
@@ -387,8 +389,8 @@ def pretrain(config:TrainConfig, # settings
     checkpoint. Without a folder no signal is waited for, and weights are not checked."""
     training = prepare(config, images, encoder, augment, loss)
     machine = _describe_run(training, images, folder, about, encoder, augment, loss)
-    with (open_run(folder, config, machine, resume) as (state, history),
-          noted_signals(folder is not None) as signals):
+    with (noted_signals(folder is not None) as signals,
+          open_run(folder, config, machine, resume) as (state, history)):
         start, seconds_before = _restore(training, state)
         record = _Record(training, folder, machine, history, seconds_before)
         with progress_bar(training.total_steps, 'step', start, progress) as bar:
@@ -405,7 +407,7 @@ def pretrain(config:TrainConfig, # settings
                 if step + 1 < training.total_steps: # after the last one the model is saved
                     _stop_if_asked(stopping, training, step + 1, folder)
         record.finish()
-        _stop_if_asked(signals, training, training.total_steps, folder)
+    _stop_if_asked(signals, training, training.total_steps, folder)
     return training.model.eval(), history
 
 # %% ../nbs/09_train.ipynb #step-times

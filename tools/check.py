@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import traceback
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from configparser import ConfigParser
 from contextlib import contextmanager
@@ -60,8 +61,13 @@ def project_copy():
 # clean, export, readme: what is made is what would be made now
 
 def files_in(folder):
-    return {path.relative_to(folder) for path in folder.rglob('*')
-            if path.is_file() and '__pycache__' not in path.parts}
+    found = set()
+    for place, folders, names in os.walk(folder):
+        ignored = IGNORED(place, folders + names)
+        folders[:] = [name for name in folders if name not in ignored]
+        found |= {Path(place, name).relative_to(folder) for name in names
+                  if name not in ignored}
+    return found
 
 
 def same_file(first, second):
@@ -76,7 +82,7 @@ def changed_by(command, part):
             return [f'{command} failed: {said.strip()[-500:]}']
         names = {part / name for folder in (copy, root) for name in files_in(folder / part)}
         return [f'{command} changes {name}' for name in sorted(names)
-                if not same_file(copy / name, root / name) and not IGNORED(None, name.parts)]
+                if not same_file(copy / name, root / name)]
 
 
 def check_clean():
@@ -366,18 +372,28 @@ def wanted_jobs(wanted):
     return jobs
 
 
+def problems_of(check, arguments):
+    try:
+        return check(*arguments)
+    except Exception: # of the check itself: the others go on
+        return [traceback.format_exc()]
+
+
 def main(wanted):
     jobs = wanted_jobs(wanted)
     failed = 0
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_WORKERS)) as pool:
-        names = {pool.submit(check, *arguments): name
-                 for name, (check, arguments) in jobs.items()}
+    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_WORKERS))
+    names = {pool.submit(problems_of, check, arguments): name
+             for name, (check, arguments) in jobs.items()}
+    try:
         for done in as_completed(names):
             problems = done.result()
             failed += bool(problems)
             print(f'{"FAILED" if problems else "passed"}  {names[done]}', flush=True)
             for problem in problems:
                 print(f'        {problem}', flush=True)
+    finally:
+        pool.shutdown(cancel_futures=True) # after Ctrl-C no further check begins
     print(f'\n{len(jobs) - failed} passed, {failed} failed')
     return 1 if failed else 0
 
