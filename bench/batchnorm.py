@@ -1,11 +1,12 @@
 """What a BatchNorm with the statistics of few images does to SimCLR, beside a GroupNorm: tiny
 ResNets trained on the bundled sample, with both views of an image in the same part of the
-batch, as micro-batches have it, and with the two kept apart.
+batch, as micro-batches have it, and with the two kept apart. Then what GroupNorm costs, with
+other groups and with weight standardisation, and a BatchNorm in the projection head.
 
-    OMP_NUM_THREADS=1 python bench/batchnorm.py    # six hours of one core; batchnorm.json
+    OMP_NUM_THREADS=1 python bench/batchnorm.py    # 13 hours of one core; batchnorm.json
 
-All seeds of a table come in turn, so that the table is whole early and gains seeds. What is
-finished is kept in batchnorm.json and not done again, so the script can be stopped at any time.
+Every table is made with three seeds before any gains more. What is finished is kept in
+batchnorm.json and not done again, so the script can be stopped at any time.
 """
 import json
 import sys
@@ -25,13 +26,13 @@ from simclr_nb.evaluate import embed, knn_accuracy, linear_probe
 from simclr_nb.ntxent import nt_xent
 from simclr_nb.resnet import build_encoder, init_weights
 from simclr_nb.runs import TrainConfig
-from simclr_nb.train import pretrain
+from simclr_nb.train import prepare, pretrain, step_views, update
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / 'batchnorm.json'
 SETTINGS = TrainConfig(batch=128, epochs=8, temperature=.1, lr=2., precision='float32',
                        device='cpu')
-SEEDS = range(5)
+SEEDS = (range(3), range(3, 5)) # of every table, before the next ones
 IMAGES_IN_PART = (2, 4, 8, 16, 32, 64, 128)
 
 
@@ -105,6 +106,24 @@ def estimate_statistics(encoder, batches):
     for batch in batches:
         encoder(batch)
     encoder.eval()
+
+
+class HeadNorm(nn.Module):
+    """BatchNorm of the hidden layer of a projection head, over parts of a batch that hold both
+    views of their images; in the place of a LayerNorm, whose scale and shift it takes over"""
+    def __init__(self, layer_norm, images_in_part):
+        super().__init__()
+        self.weight, self.bias = layer_norm.weight, layer_norm.bias
+        self.images_in_part = images_in_part
+
+    def forward(self, x): # (2N, F), rows i and i+N a pair
+        rows, features = x.shape
+        images_in_part = self.images_in_part if self.training else rows // 2
+        order, parts = part_order(rows, images_in_part, together=True)
+        by_part = x[order].view(-1, parts * features) # (rows of a part, P F)
+        weight, bias = self.weight.repeat(parts), self.bias.repeat(parts)
+        by_part = F.batch_norm(by_part, None, None, weight, bias, training=True)
+        return torch.empty_like(x).index_copy(0, order, by_part.view(rows, features))
 
 
 # what is measured
@@ -198,24 +217,60 @@ def group_norm_run(seed, train, test, epochs, **settings):
     return figures | accuracies(encoder, train, test)
 
 
+def head_run(seed, images_in_part, train, test, epochs):
+    "A GroupNorm encoder with a norm in its head: BatchNorm, or LayerNorm (None images)"
+    config = replace(SETTINGS, seed=seed, epochs=epochs, head_norm=True)
+    training = prepare(config, train, encoder=new_encoder(seed, groups=8))
+    head = training.model.head
+    if images_in_part:
+        head[1] = HeadNorm(head[1], images_in_part)
+    history = [update(training, step_views(training, step), step)
+               for step in range(training.total_steps)]
+    model = training.model.eval()
+    figures = training_figures(history, train, config)
+    # each batch of test views with its own statistics in the head
+    figures['test loss'] = test_loss(model, test, config)
+    return figures | accuracies(model.encoder, train, test)
+
+
 def training_figures(history, train, config): # means of the last epoch
     last = history[-(len(train) // config.batch):]
     return {'training loss': mean([row['loss'] for row in last]),
             'training top1': mean([row['top1'] for row in last]), 'steps': len(history)}
 
 
-def wanted_runs():
-    "(name, function, its settings): the rows of the tables, in the order of their making"
-    rows = []
+def leak_rows(): # (name, function, its settings)
     for count in IMAGES_IN_PART:
-        rows.append((f'BatchNorm {count} together', batch_norm_run,
-                     dict(images_in_part=count, together=True)))
+        yield (f'BatchNorm {count} together', batch_norm_run,
+               dict(images_in_part=count, together=True))
         if 2 * count <= SETTINGS.batch:
-            rows.append((f'BatchNorm {count} apart', batch_norm_run,
-                         dict(images_in_part=count, together=False)))
-    rows.append(('GroupNorm', group_norm_run, dict(groups=32)))
-    rows.append(('GroupNorm, 8 groups', group_norm_run, dict(groups=8)))
-    return rows
+            yield (f'BatchNorm {count} apart', batch_norm_run,
+                   dict(images_in_part=count, together=False))
+    yield 'GroupNorm', group_norm_run, dict(groups=32)
+    yield 'GroupNorm, 8 groups', group_norm_run, dict(groups=8)
+
+
+def price_rows():
+    for groups in (8, 2, 32, 1, 4, 16):
+        yield (f'GroupNorm, {groups} groups, weights standardised', group_norm_run,
+               dict(groups=groups, weight_standardised=True))
+        if groups not in (8, 32): # those are in the table before
+            yield f'GroupNorm, {groups} groups', group_norm_run, dict(groups=groups)
+
+
+def head_rows():
+    for count in (2, 8, 32, 128):
+        yield f'BatchNorm {count} in the head', head_run, dict(images_in_part=count)
+    yield 'LayerNorm in the head', head_run, dict(images_in_part=None)
+
+
+def wanted_runs():
+    "(seed, name, function, its settings), in the order of their making"
+    for seeds in SEEDS:
+        for table in (leak_rows, price_rows, head_rows):
+            for seed in seeds:
+                for row in table():
+                    yield seed, *row
 
 
 def read_results():
@@ -228,24 +283,23 @@ def main(few):
     epochs = SETTINGS.epochs
     if few: # for a look at whether it runs; nothing is written
         train, test, epochs = train[:1280], test[:1280], 1
-    for seed in SEEDS:
-        for name, run, settings in wanted_runs():
-            key = f'{name}, seed {seed}'
-            made_with = settings | asdict(replace(SETTINGS, seed=seed, epochs=epochs))
-            if key in read_results() and not few:
-                if read_results()[key]['settings'] != made_with:
-                    sys.exit(f'{key} in {RESULTS} was made with other settings')
-                continue
-            start = time.perf_counter()
-            figures = run(seed, train=train, test=test, epochs=epochs, **settings)
-            figures['seconds'] = round(time.perf_counter() - start)
-            print(key, figures, flush=True)
-            if few:
-                continue
-            results = read_results()
-            machine = describe_machine(torch.device('cpu'))
-            results[key] = figures | dict(seed=seed, settings=made_with, on=machine)
-            write_json(RESULTS, results)
+    for seed, name, run, settings in wanted_runs():
+        key = f'{name}, seed {seed}'
+        made_with = settings | asdict(replace(SETTINGS, seed=seed, epochs=epochs))
+        if key in read_results() and not few:
+            if read_results()[key]['settings'] != made_with:
+                sys.exit(f'{key} in {RESULTS} was made with other settings')
+            continue
+        start = time.perf_counter()
+        figures = run(seed, train=train, test=test, epochs=epochs, **settings)
+        figures['seconds'] = round(time.perf_counter() - start)
+        print(key, figures, flush=True)
+        if few:
+            continue
+        results = read_results()
+        machine = describe_machine(torch.device('cpu'))
+        results[key] = figures | dict(seed=seed, settings=made_with, on=machine)
+        write_json(RESULTS, results)
 
 
 if __name__ == '__main__':
