@@ -5,12 +5,12 @@
 (c) a batch of N/k images alone, with the learning rate by the rule: as many images as (a), in k
     times the updates, and as many updates, with a k-th of the images.
 
-    OMP_NUM_THREADS=1 python bench/exactness.py    # some ten hours of one core; exactness.json
+    OMP_NUM_THREADS=1 python bench/exactness.py    # some seven hours of one core; exactness.json
 
 The base learning rate of each row is the best of three by kNN on a fifth of the training
-images, held out; only then are the test images looked at, once. What is finished is kept, runs
-in runs/exactness (another folder: --out) and figures in exactness.json, so the script can be
-stopped at any time. `python bench/exactness.py micro` does the other part alone: one run, in
+images, held out, with the first seed; the other seeds keep it. Only then are the test images
+looked at, once. What is finished is kept, runs in runs/exactness (another folder: --out) and
+figures in exactness.json, so the script can be stopped at any time. `python bench/exactness.py micro` does the other part alone: one run, in
 micro-batches of several sizes.
 """
 import json
@@ -34,6 +34,7 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / 'exactness.json'
 OUT = Path('runs/exactness')
 IMAGES = 96_000 # that a run sees: 24 epochs of the 4,000 images it may learn from
+LONGER = 4 # times as many, for the rows that ask whether length matters
 SETTINGS = TrainConfig(width=8, precision='float32', device='cpu',
                        checkpoint_minutes=5.)
 RATES = (1., 2., 4.) # base learning rates of LARS
@@ -50,6 +51,15 @@ def parts_loss(z, parts, temperature): # (2N, D), rows i and i+N a pair
     by_part = z.view(2, parts, -1, z.shape[1]).transpose(0, 1)
     losses = [nt_xent(part.flatten(0, 1), temperature) for part in by_part]
     return torch.stack(losses).mean()
+
+
+def longer_rows():
+    "The same as some of `rows`, in runs of several times the length"
+    for temperature in (.1, .5):
+        longer = dict(batch=1024, temperature=temperature, images=LONGER * IMAGES)
+        for k in (1, *PARTS):
+            way = f'plain in {k} parts' if k > 1 else 'exact'
+            yield f'N 1024, tau {temperature}, {way}, longer', longer, k
 
 
 def rows():
@@ -97,13 +107,13 @@ def accuracies(model, train, test):
                 linear=linear_probe(train_h, train.labels, test_h, test.labels))
 
 
-def row_figures(settings, parts, seed, train, held_out, test):
+def row_figures(settings, parts, seed, rates, train, held_out, test):
     "The accuracy on held-out images of each rate, and on test images of the best"
     tried = {}
-    for rate in RATES:
+    for rate in rates:
         model, history = trained(settings, parts, seed, rate, train)
         tried[str(rate)] = accuracies(model, train, held_out) | dict(loss=history[-1]['loss'])
-    best = max(RATES, key=lambda rate: tried[str(rate)]['knn'])
+    best = max(rates, key=lambda rate: tried[str(rate)]['knn'])
     model, history = trained(settings, parts, seed, best, train)
     return dict(tried=tried, rate=best, updates=len(history),
                 minutes=round(history[-1]['seconds'] / 60, 1), **settings, parts=parts,
@@ -163,11 +173,13 @@ def main(wanted):
         return
     train, held_out = hold_out(sample('train'))
     for seed in SEEDS:
-        for name, settings, parts in rows():
+        for name, settings, parts in (*rows(), *longer_rows()):
+            results = read_results()
             key = f'{name}, seed {seed}'
-            if key not in read_results():
+            if key not in results:
                 start = time.perf_counter()
-                figures = row_figures(settings, parts, seed, train, held_out,
+                rates = RATES if seed == 0 else (results[f'{name}, seed 0']['rate'],)
+                figures = row_figures(settings, parts, seed, rates, train, held_out,
                                       sample('test'))
                 keep(key, figures, time.perf_counter() - start)
 
