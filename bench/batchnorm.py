@@ -3,13 +3,16 @@ ResNets trained on the bundled sample, with both views of an image in the same p
 batch, as micro-batches have it, and with the two kept apart. Then what GroupNorm costs, with
 other groups and with weight standardisation, and a BatchNorm in the projection head.
 
-    OMP_NUM_THREADS=1 python bench/batchnorm.py    # 11 hours of one core; batchnorm.json
+    OMP_NUM_THREADS=1 python bench/batchnorm.py         # 11 hours of one core; batchnorm.json
+    OMP_NUM_THREADS=1 python bench/batchnorm.py cost    # of a step with each norm, two minutes
+    python bench/batchnorm.py row 'BatchNorm 2 together' 7    # one row with a seed of yours
 
 Every table is made with two seeds before any gains more, and the rows named in THREE_SEEDS
 stop at three. What is finished is kept in batchnorm.json and not done again, so the script can
 be stopped at any time.
 """
 import json
+import statistics
 import sys
 import time
 from dataclasses import asdict, replace
@@ -276,12 +279,57 @@ def wanted_runs():
                         yield seed, name, run, settings
 
 
+def cost_of_steps(rounds=20):
+    """Median over rounds, and range, of the seconds of an update with each norm over those with
+    8 groups: forward, backward and LARS, views made before, one after the other in each round"""
+    norms = {'BatchNorm': dict(norm='batch')}
+    for groups in (2, 8, 32):
+        norms[f'{groups} groups'] = dict(groups=groups)
+        name = f'{groups} groups, weights standardised'
+        norms[name] = dict(groups=groups, weight_standardised=True)
+    train = sample('train')
+    trainings = {name: prepare(SETTINGS, train, encoder=new_encoder(0, **settings))
+                 for name, settings in norms.items()}
+    ratios = {name: [] for name in norms}
+    for step in range(rounds + 2):
+        views, seconds = step_views(trainings['BatchNorm'], step), {}
+        for name, training in trainings.items():
+            start = time.perf_counter()
+            update(training, views, step)
+            seconds[name] = time.perf_counter() - start
+        if step >= 2: # the first are for warming up
+            for name in norms:
+                ratios[name].append(seconds[name] / seconds['8 groups'])
+    return {name: dict(ratio=statistics.median(found), low=min(found), high=max(found))
+            for name, found in ratios.items()}
+
+
+def one_row(wanted, seed):
+    "The figures of one row with any seed, five minutes of one core; nothing is written"
+    rows = {name: (run, settings) for table in (leak_rows, price_rows, head_rows)
+            for name, run, settings in table()}
+    if wanted not in rows:
+        sys.exit(f'no row {wanted!r}; there are: ' + '; '.join(rows))
+    run, settings = rows[wanted]
+    return run(seed, train=sample('train'), test=sample('test'), epochs=SETTINGS.epochs,
+               **settings)
+
+
 def read_results():
     return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
 
 
-def main(few):
+def main(words):
     keep_freed_memory()
+    if words == ['cost']:
+        costs = dict(cost_of_steps(), on=describe_machine(torch.device('cpu')))
+        print(costs)
+        write_json(RESULTS, read_results() | {'cost of a step': costs})
+        return
+    if words[:1] == ['row']:
+        print(one_row(words[1], int(words[2])))
+        return
+    few = '--few' in words
     train, test = sample('train'), sample('test')
     epochs = SETTINGS.epochs
     if few: # for a look at whether it runs; nothing is written
@@ -306,4 +354,4 @@ def main(few):
 
 
 if __name__ == '__main__':
-    main('--few' in sys.argv[1:])
+    main(sys.argv[1:])

@@ -5,13 +5,13 @@
 (c) a batch of N/k images alone, with the learning rate by the rule: as many images as (a), in k
     times the updates, and as many updates, with a k-th of the images.
 
-    OMP_NUM_THREADS=1 python bench/exactness.py    # some seven hours of one core; exactness.json
+    OMP_NUM_THREADS=1 python bench/exactness.py          # some tens of hours of one core
+    OMP_NUM_THREADS=1 python bench/exactness.py micro    # only the part about micro-batches
 
 The base learning rate of each row is the best of three by kNN on a fifth of the training
 images, held out, with the first seed; the other seeds keep it. Only then are the test images
 looked at, once. What is finished is kept, runs in runs/exactness (another folder: --out) and
-figures in exactness.json, so the script can be stopped at any time. `python bench/exactness.py micro` does the other part alone: one run, in
-micro-batches of several sizes.
+figures in exactness.json, so the script can be stopped at any time.
 """
 import json
 import sys
