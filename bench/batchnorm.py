@@ -1,15 +1,16 @@
 """What a BatchNorm with the statistics of few images does to SimCLR, beside a GroupNorm: tiny
 ResNets trained on the bundled sample, with both views of an image in the same part of the
 batch, as micro-batches have it, and with the two kept apart. Then what GroupNorm costs, with
-other groups and with weight standardisation, and a BatchNorm in the projection head.
+other groups and with weight standardisation, and a BatchNorm in the projection head; and which
+learning rate each norm likes best, by images held out of the training images.
 
-    OMP_NUM_THREADS=1 python bench/batchnorm.py         # 11 hours of one core; batchnorm.json
+    OMP_NUM_THREADS=1 python bench/batchnorm.py         # 14 hours of one core; batchnorm.json
     OMP_NUM_THREADS=1 python bench/batchnorm.py cost    # of a step with each norm, two minutes
     python bench/batchnorm.py row 'BatchNorm 2 together' 7    # one row with a seed of yours
 
 Every table is made with two seeds before any gains more, and the rows named in THREE_SEEDS
-stop at three. What is finished is kept in batchnorm.json and not done again, so the script can
-be stopped at any time.
+stop at three, the others have five. What is finished is kept in batchnorm.json and not done
+again, so the script can be stopped at any time.
 """
 import json
 import statistics
@@ -25,7 +26,7 @@ from torch import nn
 
 from simclr_nb.augment import Views
 from simclr_nb.core import describe_machine, generator, keep_freed_memory, write_json
-from simclr_nb.data import sample
+from simclr_nb.data import hold_out, sample
 from simclr_nb.evaluate import embed, knn_accuracy, linear_probe
 from simclr_nb.ntxent import nt_xent
 from simclr_nb.resnet import build_encoder, init_weights
@@ -37,7 +38,8 @@ RESULTS = HERE / 'batchnorm.json'
 SETTINGS = TrainConfig(batch=128, epochs=8, temperature=.1, lr=2., precision='float32',
                        device='cpu')
 SEEDS = ((0, 1), (2,), (3, 4)) # of every table, before the next ones
-THREE_SEEDS = ('16 groups', '32 groups', 'in the head') # the other rows have five
+THREE_SEEDS = ('16 groups', '32 groups', 'in the head', 'learnt scale')
+RATES = (1., 2., 4.) # base learning rates of LARS
 IMAGES_IN_PART = (2, 4, 8, 16, 32, 64, 128)
 
 
@@ -183,7 +185,7 @@ def test_loss(model, test, config, batches=8):
     "Loss in eval mode on views of test images"
     model.eval()
     return mean([nt_xent(model(views_of(test, step, config)), config.temperature).item()
-                 for step in range(batches)])
+                 for step in range(min(batches, len(test) // config.batch))])
 
 
 def accuracies(encoder, train, test):
@@ -198,10 +200,20 @@ def new_encoder(seed, **settings):
     return init_weights(build_encoder('tiny', **settings), generator(seed, 'weights'))
 
 
-def batch_norm_run(seed, images_in_part, together, train, test, epochs):
+def learn_scales(encoder):
+    "A learnt scale, 1 at first, behind every convolution, for each channel that comes out"
+    for convolution in encoder.modules():
+        if isinstance(convolution, nn.Conv2d):
+            convolution.scale = nn.Parameter(torch.ones(convolution.out_channels))
+            convolution.register_forward_hook(lambda convolution, _, maps:
+                                              maps * convolution.scale.view(-1, 1, 1))
+    return encoder
+
+
+def batch_norm_run(seed, images_in_part, together, train, test, epochs, rate=SETTINGS.lr):
     encoder = new_encoder(seed, norm='batch')
     batch_norms(encoder)
-    config = replace(SETTINGS, seed=seed, epochs=epochs)
+    config = replace(SETTINGS, seed=seed, epochs=epochs, lr=rate)
     wrapped = InParts(encoder, images_in_part, together)
     model, history = pretrain(config, train, progress=False, encoder=wrapped)
     figures = training_figures(history, train, config)
@@ -213,9 +225,11 @@ def batch_norm_run(seed, images_in_part, together, train, test, epochs):
     return figures | accuracies(wrapped.encoder, train, test)
 
 
-def group_norm_run(seed, train, test, epochs, **settings):
-    config = replace(SETTINGS, seed=seed, epochs=epochs)
+def group_norm_run(seed, train, test, epochs, rate=SETTINGS.lr, scales=False, **settings):
+    config = replace(SETTINGS, seed=seed, epochs=epochs, lr=rate)
     encoder = new_encoder(seed, **settings)
+    if scales:
+        learn_scales(encoder)
     model, history = pretrain(config, train, progress=False, encoder=encoder)
     figures = training_figures(history, train, config)
     figures['test loss'] = test_loss(model, test, config)
@@ -261,6 +275,28 @@ def price_rows():
                dict(groups=groups, weight_standardised=True))
         if groups not in (8, 32): # those are in the table before
             yield f'GroupNorm, {groups} groups', group_norm_run, dict(groups=groups)
+    yield ('GroupNorm, 2 groups, weights standardised, learnt scale', group_norm_run,
+           dict(groups=2, weight_standardised=True, scales=True))
+
+
+def held_out(run):
+    "The same run with four fifths of the training images, judged by the others"
+    def with_held_out_images(seed, train, test, epochs, **settings):
+        train, test = hold_out(train)
+        return run(seed, train=train, test=test, epochs=epochs, **settings)
+    return with_held_out_images
+
+
+def rate_rows():
+    "Is each norm at its best with the learning rate that all of them have here?"
+    for rate in RATES:
+        yield (f'held out, BatchNorm 128 together, rate {rate}', held_out(batch_norm_run),
+               dict(images_in_part=128, together=True, rate=rate))
+        for groups, standardised in ((8, False), (8, True), (2, True)):
+            kind = ', weights standardised' if standardised else ''
+            yield (f'held out, GroupNorm, {groups} groups{kind}, rate {rate}',
+                   held_out(group_norm_run),
+                   dict(groups=groups, weight_standardised=standardised, rate=rate))
 
 
 def head_rows():
@@ -269,19 +305,22 @@ def head_rows():
     yield 'LayerNorm in the head', head_run, dict(images_in_part=None)
 
 
+TABLES = (price_rows, leak_rows, head_rows)
+
+
 def wanted_runs():
     "(seed, name, function, its settings), in the order of their making"
-    for seeds in SEEDS:
-        for table in (price_rows, leak_rows, head_rows):
-            for seed in seeds:
-                for name, run, settings in table():
-                    if seed < 3 or not any(part in name for part in THREE_SEEDS):
-                        yield seed, name, run, settings
+    order = [(seeds, table) for seeds in SEEDS for table in TABLES]
+    for seeds, table in (*order, ((0, 1), rate_rows)):
+        for seed in seeds:
+            for name, run, settings in table():
+                if seed < 3 or not any(part in name for part in THREE_SEEDS):
+                    yield seed, name, run, settings
 
 
 def cost_of_steps(rounds=20):
-    """Median over rounds, and range, of the seconds of an update with each norm over those with
-    8 groups: forward, backward and LARS, views made before, one after the other in each round"""
+    """Seconds of an update (forward, backward, LARS) with each norm, over those with 8 groups:
+    median and range over the rounds, in each of which the norms take turns on the same views"""
     norms = {'BatchNorm': dict(norm='batch')}
     for groups in (2, 8, 32):
         norms[f'{groups} groups'] = dict(groups=groups)
@@ -306,7 +345,7 @@ def cost_of_steps(rounds=20):
 
 def one_row(wanted, seed):
     "The figures of one row with any seed, five minutes of one core; nothing is written"
-    rows = {name: (run, settings) for table in (leak_rows, price_rows, head_rows)
+    rows = {name: (run, settings) for table in (*TABLES, rate_rows)
             for name, run, settings in table()}
     if wanted not in rows:
         sys.exit(f'no row {wanted!r}; there are: ' + '; '.join(rows))
