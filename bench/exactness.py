@@ -39,7 +39,6 @@ SETTINGS = TrainConfig(width=8, precision='float32', device='cpu',
                        checkpoint_minutes=5.)
 RATES = (1., 2., 4.) # base learning rates of LARS
 BATCHES = (256, 1024, 2048)
-TEMPERATURES = (.1, .5, .2)
 PARTS = (4, 16)
 SEEDS = (0, 1, 2)
 
@@ -53,29 +52,36 @@ def parts_loss(z, parts, temperature): # (2N, D), rows i and i+N a pair
     return torch.stack(losses).mean()
 
 
-def longer_rows():
-    "The same as some of `rows`, in runs of several times the length"
-    for temperature in (.1, .5):
-        longer = dict(batch=1024, temperature=temperature, images=LONGER * IMAGES)
-        for k in (1, *PARTS):
-            way = f'plain in {k} parts' if k > 1 else 'exact'
-            yield f'N 1024, tau {temperature}, {way}, longer', longer, k
+def rows_of(n, temperature):
+    "(name, settings of the run, parts of its loss)"
+    place = f'N {n}, tau {temperature}'
+    whole = dict(batch=n, temperature=temperature, images=IMAGES)
+    yield f'{place}, exact', whole, 1
+    for k in PARTS:
+        yield f'{place}, plain in {k} parts', whole, k
+    for k in PARTS:
+        alone = whole | dict(batch=n // k)
+        yield f'{place}, {n // k} alone, equal images', alone, 1
+        fewer = alone | dict(images=IMAGES // k)
+        yield f'{place}, {n // k} alone, equal updates', fewer, 1
+
+
+def longer_rows(temperature):
+    "Some of them again, in runs of several times the length"
+    longer = dict(batch=1024, temperature=temperature, images=LONGER * IMAGES)
+    for k in (1, *PARTS):
+        way = f'plain in {k} parts' if k > 1 else 'exact'
+        yield f'N 1024, tau {temperature}, {way}, longer', longer, k
 
 
 def rows():
-    "(name, settings of the run, parts of its loss), the most telling ones first"
-    for temperature in TEMPERATURES:
+    "All rows, the most telling ones first"
+    for temperature in (.1, .5):
         for n in BATCHES:
-            place = f'N {n}, tau {temperature}'
-            whole = dict(batch=n, temperature=temperature, images=IMAGES)
-            yield f'{place}, exact', whole, 1
-            for k in PARTS:
-                yield f'{place}, plain in {k} parts', whole, k
-            for k in PARTS:
-                alone = whole | dict(batch=n // k)
-                yield f'{place}, {n // k} alone, equal images', alone, 1
-                fewer = alone | dict(images=IMAGES // k)
-                yield f'{place}, {n // k} alone, equal updates', fewer, 1
+            yield from rows_of(n, temperature)
+    for temperature in (.1, .5):
+        yield from longer_rows(temperature)
+    yield from rows_of(1024, .2)
 
 
 def run_config(settings, seed, rate, train):
@@ -173,7 +179,7 @@ def main(wanted):
         return
     train, held_out = hold_out(sample('train'))
     for seed in SEEDS:
-        for name, settings, parts in (*rows(), *longer_rows()):
+        for name, settings, parts in rows():
             results = read_results()
             key = f'{name}, seed {seed}'
             if key not in results:
