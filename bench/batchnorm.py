@@ -138,7 +138,8 @@ class HeadNorm(nn.Module):
 def views_of(images, step, config): # of one batch
     augment = config.augmentation()
     pixels = images.images[step * config.batch:][:config.batch]
-    draws = augment.draw(2 * len(pixels), generator(config.seed, 'measures', step))
+    random = generator(config.seed, 'measures', step)
+    draws = augment.draw(2 * len(pixels), random, hw=pixels.shape[-2:])
     return Views(pixels, draws, augment)[:]
 
 
