@@ -7,6 +7,7 @@
 
     OMP_NUM_THREADS=1 python bench/exactness.py          # some tens of hours of one core
     OMP_NUM_THREADS=1 python bench/exactness.py micro    # only the part about micro-batches
+    OMP_NUM_THREADS=1 python bench/exactness.py gradients    # only that about directions
 
 The base learning rate of each row is the best of three by kNN on a fifth of the training
 images, held out, with the first seed; the other seeds keep it. Only then are the test images
@@ -21,7 +22,9 @@ from functools import partial
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
+from simclr_nb.accumulate import accumulate
 from simclr_nb.checkpoints import load_model
 from simclr_nb.core import describe_machine, keep_freed_memory, write_json
 from simclr_nb.data import hold_out, sample
@@ -156,6 +159,51 @@ def micro_batches(updates=(1, 5, 20, 50)):
     return figures
 
 
+# how far plain accumulation is from the exact gradient
+
+def gradient(model, views, loss):
+    "The gradient of all weights, in a row"
+    model.zero_grad()
+    accumulate(model, views, loss, micro_batch=256)
+    return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+
+def agreement(model, training, temperature, batches, counts=(2, 4, 8, 16, 32, 64)):
+    """Cosine between the exact gradient and that of plain accumulation in so many parts: the
+    mean over batches, and that of the gradients' means over the batches; and the mean cosine
+    between the exact gradients of two batches"""
+    exact, plain = [], {k: [] for k in counts}
+    for step in range(batches):
+        views = step_views(training, step)
+        exact.append(gradient(model, views, partial(nt_xent, temperature=temperature)))
+        for k in counts:
+            loss = partial(parts_loss, parts=k, temperature=temperature)
+            plain[k].append(gradient(model, views, loss))
+    exact, figures = torch.stack(exact), {}
+    for k, found in plain.items():
+        found = torch.stack(found)
+        figures[f'{k} parts'] = F.cosine_similarity(exact, found).mean().item()
+        figures[f'{k} parts, of means'] = F.cosine_similarity(exact.mean(0), found.mean(0),
+                                                              dim=0).item()
+    others = F.cosine_similarity(exact[:-1], exact[1:])
+    return figures | {'another batch': others.mean().item()}
+
+
+def gradients(train, temperatures=(.1, .2, .5), batch=1024, batches=15):
+    "`agreement` before training, and after a run with exact gradients at N = 256"
+    figures = {}
+    for temperature in temperatures:
+        settings = dict(batch=256, temperature=temperature, images=IMAGES)
+        config = replace(run_config(settings | dict(batch=batch), 0, 2., train), epochs=5)
+        training = prepare(config, train)
+        trained_model, _ = trained(settings, 1, 0, 2., train)
+        for when, model in (('untrained', training.model), ('trained', trained_model.train())):
+            name = f'tau {temperature}, {when}'
+            figures[name] = agreement(model, training, temperature, batches)
+            print(name, figures[name], flush=True)
+    return figures
+
+
 # the command
 
 def read_results():
@@ -178,6 +226,9 @@ def main(wanted):
     if wanted == ['micro']:
         return
     train, held_out = hold_out(sample('train'))
+    if wanted == ['gradients']:
+        keep('gradients', gradients(train), time.perf_counter() - start)
+        return
     for seed in SEEDS:
         for name, settings, parts in rows():
             results = read_results()
