@@ -1,11 +1,12 @@
 """What a BatchNorm with the statistics of few images does to SimCLR, beside a GroupNorm: tiny
 ResNets trained on the bundled sample, with both views of an image in the same part of the
-batch, as micro-batches have it, and with the two kept apart. Then what GroupNorm costs, with
-other groups and with weight standardisation, and a BatchNorm in the projection head; and which
-learning rate each norm likes best, by images held out of the training images.
+batch, and with the two kept apart. Then what GroupNorm costs, with other groups and with weight
+standardisation, and a BatchNorm in the projection head; and which learning rate each norm likes
+best, by images held out of the training images.
 
-    OMP_NUM_THREADS=1 python bench/batchnorm.py         # 14 hours of one core; batchnorm.json
+    OMP_NUM_THREADS=1 python bench/batchnorm.py         # 15 hours of one core; batchnorm.json
     OMP_NUM_THREADS=1 python bench/batchnorm.py cost    # of a step with each norm, two minutes
+    OMP_NUM_THREADS=1 python bench/batchnorm.py 'held out'    # only rows that begin so
     python bench/batchnorm.py row 'BatchNorm 2 together' 7    # one row with a seed of yours
 
 Every table is made with two seeds before any gains more, and the rows named in THREE_SEEDS
@@ -38,7 +39,7 @@ RESULTS = HERE / 'batchnorm.json'
 SETTINGS = TrainConfig(batch=128, epochs=8, temperature=.1, lr=2., precision='float32',
                        device='cpu')
 SEEDS = ((0, 1), (2,), (3, 4)) # of every table, before the next ones
-THREE_SEEDS = ('16 groups', '32 groups', 'in the head', 'learnt scale')
+THREE_SEEDS = ('16 groups', '32 groups', 'in the head', 'learnt scale', 'crossed')
 RATES = (1., 2., 4.) # base learning rates of LARS
 IMAGES_IN_PART = (2, 4, 8, 16, 32, 64, 128)
 
@@ -62,30 +63,36 @@ class PartNorm(nn.BatchNorm2d):
         return x.view(rows, -1, height, width)
 
 
-def part_order(rows, images_in_part, together):
+def part_order(rows, images_in_part, how):
     """The order of the 2N views that makes every P-th row one part's, and P
 
-    Together, a part holds both views of its images; apart, it holds as many views, and the
-    partner of none of them."""
-    parts = rows // (2 * images_in_part)
-    if together:
-        order = torch.arange(rows).view(2, parts, images_in_part).transpose(1, 2)
+    together: a part holds both views of its images. apart: it holds one view each of twice as
+    many images, consecutive rows of the batch, and another part holds all their partners.
+    crossed: the same, but the partners are scattered over many parts."""
+    views_in_part = 2 * images_in_part
+    parts, index = rows // views_in_part, torch.arange(rows)
+    if how == 'together':
+        order = index.view(2, parts, images_in_part).transpose(1, 2)
+    elif how == 'apart':
+        order = index.view(parts, views_in_part).T
     else:
-        order = torch.arange(rows).view(parts, 2 * images_in_part).T
+        first, second = index.chunk(2)
+        scattered = second.view(views_in_part, parts // 2).T
+        order = torch.cat([first.view(parts // 2, views_in_part), scattered]).T
     return order.reshape(-1), parts
 
 
 class InParts(nn.Module):
     "An encoder whose norms see, in train mode, the views of one part of the batch at a time"
-    def __init__(self, encoder, images_in_part, together=True):
+    def __init__(self, encoder, images_in_part, how='together'):
         super().__init__()
         self.encoder, self.num_features = encoder, encoder.num_features
-        self.images_in_part, self.together = images_in_part, together
+        self.images_in_part, self.how = images_in_part, how
 
     def forward(self, views): # in train mode all 2N views of a batch, rows i and i+N a pair
         if not self.training:
             return self.encoder(views)
-        order, parts = part_order(len(views), self.images_in_part, self.together)
+        order, parts = part_order(len(views), self.images_in_part, self.how)
         for module in self.encoder.modules():
             if isinstance(module, PartNorm):
                 module.parts = parts
@@ -126,7 +133,7 @@ class HeadNorm(nn.Module):
     def forward(self, x): # (2N, F), rows i and i+N a pair
         rows, features = x.shape
         images_in_part = self.images_in_part if self.training else rows // 2
-        order, parts = part_order(rows, images_in_part, together=True)
+        order, parts = part_order(rows, images_in_part, 'together')
         by_part = x[order].view(-1, parts * features) # (rows of a part, P F)
         weight, bias = self.weight.repeat(parts), self.bias.repeat(parts)
         by_part = F.batch_norm(by_part, None, None, weight, bias, training=True)
@@ -158,23 +165,39 @@ def same_part_auc(z, images_in_part):
 
 @torch.no_grad()
 def losses_in_parts(model, images, config, batches=8):
-    "Loss of the same views with partners together and apart, and what parts give away"
+    """Loss and top-1 of the same views with partners together, apart and crossed, and what
+    parts give away when they are together; means over batches of training views"""
     wrapped, rows = model.encoder, []
+    ways = ['together']
+    if 2 * wrapped.images_in_part <= config.batch:
+        ways += ['apart', 'crossed']
     model.train()
     for step in range(batches):
         views = views_of(images, step, config)
         row = {}
-        for name, together in (('together', True), ('apart', False)):
-            if together or 2 * wrapped.images_in_part <= config.batch:
-                wrapped.together = together
-                z = model(views)
-                row[name] = nt_xent(z, config.temperature).item()
-                if together:
-                    row['auc'] = same_part_auc(z, wrapped.images_in_part)
+        for how in ways:
+            wrapped.how = how
+            z = model(views)
+            loss, measures = nt_xent(z, config.temperature, stats=True)
+            row |= {f'loss {how}': loss.item(), f'top1 {how}': float(measures['top1'])}
+            if how == 'together':
+                row['auc'] = same_part_auc(z, wrapped.images_in_part)
         rows.append(row)
     model.eval()
-    return {f'loss {name}' if name != 'auc' else name: mean([row[name] for row in rows])
-            for name in rows[0]}
+    return {name: mean([row[name] for row in rows]) for name in rows[0]}
+
+
+@torch.no_grad()
+def auc_in_parts(model, images, config, batches=8):
+    "`same_part_auc` of the embeddings when norms see parts of so many images"
+    wrapped, found = model.encoder, {}
+    model.train()
+    for count in IMAGES_IN_PART[:-1]:
+        wrapped.images_in_part, wrapped.how = count, 'together'
+        found[str(count)] = mean([same_part_auc(model(views_of(images, step, config)), count)
+                                  for step in range(batches)])
+    model.eval()
+    return found
 
 
 def mean(values):
@@ -211,14 +234,17 @@ def learn_scales(encoder):
     return encoder
 
 
-def batch_norm_run(seed, images_in_part, together, train, test, epochs, rate=SETTINGS.lr):
-    encoder = new_encoder(seed, norm='batch')
+def batch_norm_run(seed, images_in_part, how, train, test, epochs, lr=SETTINGS.lr,
+                   norm='batch'):
+    encoder = new_encoder(seed, norm=norm)
     batch_norms(encoder)
-    config = replace(SETTINGS, seed=seed, epochs=epochs, lr=rate)
-    wrapped = InParts(encoder, images_in_part, together)
+    config = replace(SETTINGS, seed=seed, epochs=epochs, lr=lr)
+    wrapped = InParts(encoder, images_in_part, how)
     model, history = pretrain(config, train, progress=False, encoder=wrapped)
     figures = training_figures(history, train, config)
     figures |= losses_in_parts(model, train, config)
+    if images_in_part == config.batch: # what a network shows that never had parts
+        figures['auc in parts'] = auc_in_parts(model, train, config)
     # each measure with the statistics of such images as it looks at
     estimate_statistics(wrapped.encoder, [views_of(train, step, config) for step in range(16)])
     figures['test loss'] = test_loss(model, test, config)
@@ -226,8 +252,8 @@ def batch_norm_run(seed, images_in_part, together, train, test, epochs, rate=SET
     return figures | accuracies(wrapped.encoder, train, test)
 
 
-def group_norm_run(seed, train, test, epochs, rate=SETTINGS.lr, scales=False, **settings):
-    config = replace(SETTINGS, seed=seed, epochs=epochs, lr=rate)
+def group_norm_run(seed, train, test, epochs, lr=SETTINGS.lr, scales=False, **settings):
+    config = replace(SETTINGS, seed=seed, epochs=epochs, lr=lr)
     encoder = new_encoder(seed, **settings)
     if scales:
         learn_scales(encoder)
@@ -237,10 +263,10 @@ def group_norm_run(seed, train, test, epochs, rate=SETTINGS.lr, scales=False, **
     return figures | accuracies(encoder, train, test)
 
 
-def head_run(seed, images_in_part, train, test, epochs):
+def head_run(seed, images_in_part, groups, head_norm, train, test, epochs):
     "A GroupNorm encoder with a norm in its head: BatchNorm, or LayerNorm (None images)"
-    config = replace(SETTINGS, seed=seed, epochs=epochs, head_norm=True)
-    training = prepare(config, train, encoder=new_encoder(seed, groups=8))
+    config = replace(SETTINGS, seed=seed, epochs=epochs, head_norm=head_norm)
+    training = prepare(config, train, encoder=new_encoder(seed, groups=groups))
     head = training.model.head
     if images_in_part:
         head[1] = HeadNorm(head[1], images_in_part)
@@ -261,13 +287,13 @@ def training_figures(history, train, config): # means of the last epoch
 
 def leak_rows(): # (name, function, its settings)
     for count in IMAGES_IN_PART:
-        yield (f'BatchNorm {count} together', batch_norm_run,
-               dict(images_in_part=count, together=True))
-        if 2 * count <= SETTINGS.batch:
-            yield (f'BatchNorm {count} apart', batch_norm_run,
-                   dict(images_in_part=count, together=False))
-    yield 'GroupNorm', group_norm_run, dict(groups=32)
-    yield 'GroupNorm, 8 groups', group_norm_run, dict(groups=8)
+        for how in ('together', 'apart', 'crossed'):
+            possible = how == 'together' or 2 * count <= SETTINGS.batch
+            if possible and (how != 'crossed' or count < 16):
+                yield (f'BatchNorm {count} {how}', batch_norm_run,
+                       dict(norm='batch', images_in_part=count, how=how))
+    for groups in (32, 8):
+        yield f'GroupNorm, {groups} groups', group_norm_run, dict(groups=groups)
 
 
 def price_rows():
@@ -292,18 +318,20 @@ def rate_rows():
     "Is each norm at its best with the learning rate that all of them have here?"
     for rate in RATES:
         yield (f'held out, BatchNorm 128 together, rate {rate}', held_out(batch_norm_run),
-               dict(images_in_part=128, together=True, rate=rate))
+               dict(norm='batch', images_in_part=128, how='together', lr=rate))
         for groups, standardised in ((8, False), (8, True), (2, True)):
             kind = ', weights standardised' if standardised else ''
             yield (f'held out, GroupNorm, {groups} groups{kind}, rate {rate}',
                    held_out(group_norm_run),
-                   dict(groups=groups, weight_standardised=standardised, rate=rate))
+                   dict(groups=groups, weight_standardised=standardised, lr=rate))
 
 
 def head_rows():
     for count in (2, 8, 32, 128):
-        yield f'BatchNorm {count} in the head', head_run, dict(images_in_part=count)
-    yield 'LayerNorm in the head', head_run, dict(images_in_part=None)
+        yield (f'BatchNorm {count} in the head', head_run,
+               dict(images_in_part=count, groups=8, head_norm=True))
+    yield ('LayerNorm in the head', head_run,
+           dict(images_in_part=None, groups=8, head_norm=True))
 
 
 TABLES = (price_rows, leak_rows, head_rows)
@@ -319,28 +347,37 @@ def wanted_runs():
                     yield seed, name, run, settings
 
 
-def cost_of_steps(rounds=20):
-    """Seconds of an update (forward, backward, LARS) with each norm, over those with 8 groups:
-    median and range over the rounds, in each of which the norms take turns on the same views"""
+def recorded(settings, seed, epochs):
+    "All settings of a run, for the record"
+    return asdict(replace(SETTINGS, seed=seed, epochs=epochs)) | settings
+
+
+def cost_of_steps(rounds=40):
+    """Processor seconds of an update (forward, backward, LARS) with a norm, over those of
+    another in the same round, on the same views: the median and the middle half of the rounds
+
+    It is weight standardisation over none, with so many groups, and BatchNorm over 8 groups."""
     norms = {'BatchNorm': dict(norm='batch')}
+    pairs = {'BatchNorm': ('BatchNorm', '8 groups')}
     for groups in (2, 8, 32):
-        norms[f'{groups} groups'] = dict(groups=groups)
-        name = f'{groups} groups, weights standardised'
-        norms[name] = dict(groups=groups, weight_standardised=True)
+        plain, standardised = f'{groups} groups', f'{groups} groups, weights standardised'
+        norms[plain] = dict(groups=groups)
+        norms[standardised] = dict(groups=groups, weight_standardised=True)
+        pairs[standardised] = standardised, plain
     train = sample('train')
     trainings = {name: prepare(SETTINGS, train, encoder=new_encoder(0, **settings))
                  for name, settings in norms.items()}
-    ratios = {name: [] for name in norms}
+    ratios = {name: [] for name in pairs}
     for step in range(rounds + 2):
         views, seconds = step_views(trainings['BatchNorm'], step), {}
         for name, training in trainings.items():
-            start = time.perf_counter()
+            start = time.process_time()
             update(training, views, step)
-            seconds[name] = time.perf_counter() - start
+            seconds[name] = time.process_time() - start
         if step >= 2: # the first are for warming up
-            for name in norms:
-                ratios[name].append(seconds[name] / seconds['8 groups'])
-    return {name: dict(ratio=statistics.median(found), low=min(found), high=max(found))
+            for name, (first, second) in pairs.items():
+                ratios[name].append(seconds[first] / seconds[second])
+    return {name: dict(zip(('low', 'ratio', 'high'), statistics.quantiles(found)))
             for name, found in ratios.items()}
 
 
@@ -370,13 +407,16 @@ def main(words):
         print(one_row(words[1], int(words[2])))
         return
     few = '--few' in words
+    names = [word for word in words if word != '--few']
     train, test = sample('train'), sample('test')
     epochs = SETTINGS.epochs
     if few: # for a look at whether it runs; nothing is written
         train, test, epochs = train[:1280], test[:1280], 1
     for seed, name, run, settings in wanted_runs():
+        if names and not name.startswith(tuple(names)):
+            continue
         key = f'{name}, seed {seed}'
-        made_with = settings | asdict(replace(SETTINGS, seed=seed, epochs=epochs))
+        made_with = recorded(settings, seed, epochs)
         if key in read_results() and not few:
             if read_results()[key]['settings'] != made_with:
                 sys.exit(f'{key} in {RESULTS} was made with other settings')
