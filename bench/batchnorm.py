@@ -5,7 +5,7 @@ standardisation, and a BatchNorm in the projection head; and which learning rate
 best, by images held out of the training images.
 
     OMP_NUM_THREADS=1 python bench/batchnorm.py         # 15 hours of one core; batchnorm.json
-    OMP_NUM_THREADS=1 python bench/batchnorm.py cost    # of a step with each norm, two minutes
+    OMP_NUM_THREADS=1 python bench/batchnorm.py cost    # of a step with each norm, three minutes
     OMP_NUM_THREADS=1 python bench/batchnorm.py 'held out'    # only rows that begin so
     python bench/batchnorm.py row 'BatchNorm 2 together' 7    # one row with a seed of yours
 
@@ -352,7 +352,7 @@ def recorded(settings, seed, epochs):
     return asdict(replace(SETTINGS, seed=seed, epochs=epochs)) | settings
 
 
-def cost_of_steps(rounds=40):
+def cost_of_steps(rounds=24):
     """Processor seconds of an update (forward, backward, LARS) with a norm, over those of
     another in the same round, on the same views: the median and the middle half of the rounds
 

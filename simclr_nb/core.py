@@ -199,13 +199,14 @@ def _processor(): # its name, '' where the system does not tell
                 return line.split(':')[1].strip()
     return platform.processor()
 
-def _commit(): # of a clone of this project; None elsewhere
+def _commit(): # of a clone of this project, '+' if its scripts changed since; None elsewhere
     folder = Path(find_spec('simclr_nb').origin).parent
     def git(*words):
         return subprocess.run(['git', *words], cwd=folder, capture_output=True, text=True)
     if not shutil.which('git') or git('ls-files', '--error-unmatch', '__init__.py').returncode:
         return None
-    return git('rev-parse', '--short', 'HEAD').stdout.strip()
+    changed = git('diff', '--quiet', 'HEAD', '--', ':/*.py').returncode
+    return git('rev-parse', '--short', 'HEAD').stdout.strip() + ('+' if changed else '')
 
 def describe_machine(device): # a torch device
     "What a figure depends on besides the settings: code, processor, versions, device; a dict"

@@ -167,6 +167,12 @@ def stored_warning(copy):
     change_cell(copy, '04_ntxent.ipynb', is_shown, lambda cell: cell['outputs'].append(warning))
 
 
+def code_as_text(copy):
+    "code in a cell for text"
+    change_cell(copy, '04_ntxent.ipynb', is_text,
+                lambda cell: cell['source'].insert(0, '#| echo: false\n'))
+
+
 # style
 
 def wide_line(copy):
@@ -213,7 +219,8 @@ BREAKS = { # check that must catch them -> breaks
     'links': (broken_page_link, broken_heading_link, unlisted_page, unreadable_page),
     'requirements': (missing_requirement, missing_dev_requirement, missing_bench_requirement,
                      missing_command),
-    'outputs': (missing_picture, missing_table, unrun_cell, stored_warning),
+    'outputs': (missing_picture, missing_table, unrun_cell, stored_warning,
+                code_as_text),
     'style': (wide_line, long_cell, long_function, wide_script, wide_main),
     'notebooks=04_ntxent.ipynb': (failing_cell,),
     'notebooks=05_lars.ipynb': (broken_import,)}
