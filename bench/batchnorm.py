@@ -5,7 +5,7 @@ standardisation, and a BatchNorm in the projection head; and which learning rate
 best, by images held out of the training images.
 
     OMP_NUM_THREADS=1 python bench/batchnorm.py         # 15 hours of one core; batchnorm.json
-    OMP_NUM_THREADS=1 python bench/batchnorm.py cost    # of a step with each norm, three minutes
+    OMP_NUM_THREADS=1 python bench/batchnorm.py cost    # of a step with each norm, minutes
     OMP_NUM_THREADS=1 python bench/batchnorm.py 'held out'    # only rows that begin so
     python bench/batchnorm.py row 'BatchNorm 2 together' 7    # one row with a seed of yours
 

@@ -304,7 +304,8 @@ def check_outputs():
                 problems.append(f'{place} should show something, and its output is missing')
             problems += [f'{place}: {bad}' for output in outputs for bad in bad_parts(output)]
         problems += [f'{path.name} cell {id} is text, but holds code'
-                     for id, source, _ in read_cells(path, 'markdown') if source.startswith('#|')]
+                     for id, source, _ in read_cells(path, 'markdown')
+                     if source.startswith('#|')]
     return problems
 
 
