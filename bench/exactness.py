@@ -44,6 +44,7 @@ SETTINGS = TrainConfig(width=8, precision='float32', device='cpu',
 RATES = (1., 2., 4.) # base learning rates of LARS
 BATCHES = (256, 1024, 2048)
 PARTS = (4, 16)
+MORE_PARTS = {1024: (64,)} # of plain accumulation
 SEEDS = (0, 1, 2)
 
 
@@ -61,7 +62,7 @@ def rows_of(n, temperature):
     place = f'N {n}, tau {temperature}'
     whole = dict(batch=n, temperature=temperature, images=IMAGES)
     yield f'{place}, exact', whole, 1
-    for k in PARTS:
+    for k in (*PARTS, *MORE_PARTS.get(n, ())):
         yield f'{place}, plain in {k} parts', whole, k
     for k in PARTS:
         alone = whole | dict(batch=n // k)
@@ -73,18 +74,17 @@ def rows_of(n, temperature):
 def longer_rows(temperature):
     "Some of them again, in runs of several times the length"
     longer = dict(batch=1024, temperature=temperature, images=LONGER * IMAGES)
-    for k in (1, *PARTS):
+    for k in (1, 16, 64):
         way = f'plain in {k} parts' if k > 1 else 'exact'
         yield f'N 1024, tau {temperature}, {way}, longer', longer, k
 
 
 def rows():
     "All rows, the most telling ones first"
-    for temperature in (.1, .5):
-        for n in BATCHES:
-            yield from rows_of(n, temperature)
-    for temperature in (.1, .5):
-        yield from longer_rows(temperature)
+    for n in BATCHES:
+        yield from rows_of(n, .1)
+    yield from rows_of(1024, .5)
+    yield from longer_rows(.1)
     yield from rows_of(1024, .2)
 
 
