@@ -79,8 +79,8 @@ def main(words):
         part, base, tried, images, fraction = 'quick', QUICK, TRIED_QUICK, sample('train'), .2
     else:
         sys.exit(__doc__)
-    for name in words[1:] or tried:
-        for seed in SEEDS[part]:
+    for seed in SEEDS[part]:
+        for name in words[1:] or tried:
             key = f'{name}, seed {seed}'
             if key in read_results().get(part, {}):
                 continue
