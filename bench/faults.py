@@ -431,6 +431,7 @@ def main():
     unknown = set(args.faults) - set(names)
     if unknown:
         parser.error(f'no such fault: {", ".join(sorted(unknown))}')
+    signal.signal(signal.SIGINT, signal.default_int_handler) # a shell may ignore it for us
     wanted = [fault for fault in FAULTS if not args.faults or fault.__name__ in args.faults]
     return 0 if do_faults(wanted, args.few) else 1
 
