@@ -1,7 +1,7 @@
 """Batch size against temperature, as in the paper's Appendix B.9: SimCLR on the bundled sample,
 with every base learning rate, at a short and at a longer budget.
 
-    OMP_NUM_THREADS=1 python bench/grid.py    # two hours of one core for each learning rate
+    OMP_NUM_THREADS=1 python bench/grid.py    # an hour of one core for each learning rate
 
 Every budget is whole at the first learning rate before the next rate begins. What is finished
 is kept, runs in runs/grid (another folder: --out) and figures in grid.json, so the script can
@@ -25,11 +25,12 @@ from simclr_nb.train import pretrain
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / 'grid.json'
 OUT = Path('runs/grid')
-SETTINGS = TrainConfig(width=8, precision='float32', device='cpu', checkpoint_minutes=5.)
+SETTINGS = TrainConfig(width=8, groups=8, weight_standardised=True, size=16, embed_size=32,
+                       precision='float32', device='cpu', checkpoint_minutes=5.)
 BATCHES = (64, 256, 1024, 2048)
 TEMPERATURES = (.1, .2, .5, 1.)
 RATES = (1., .5, 1.5) # base learning rates of LARS; B.9 averages over them
-EPOCHS = (8, 32) # of 5,000 images
+EPOCHS = (16, 64) # of 5,000 images
 
 
 def cells():

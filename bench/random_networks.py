@@ -1,5 +1,5 @@
 """What a network is worth before its first step: kNN and linear probe on the bundled sample for
-the tiny ResNet of the quick preset, with other groups in its GroupNorm and other seeds.
+the tiny ResNet of the quick preset, with plain weights, other groups and other seeds.
 
     OMP_NUM_THREADS=1 python bench/random_networks.py    # some minutes; random_networks.json
 """
@@ -15,11 +15,13 @@ from simclr_nb.runs import PRESETS, build_model
 
 HERE = Path(__file__).resolve().parent
 SEEDS = range(5)
-GROUPS = { # of GroupNorm
-    'one channel in a group, as in format 1': dict(groups=32, group_channels=1),
-    'two channels in a group, as in the preset': dict(groups=32, group_channels=2),
-    'four channels in a group': dict(groups=32, group_channels=4),
-    'eight groups in every layer': dict(groups=8)}
+PLAIN = dict(weight_standardised=False)
+SETTINGS = {
+    'eight groups, weights standardised, as in the preset': dict(),
+    'eight groups': PLAIN | dict(groups=8),
+    'one channel in a group, as in format 1': PLAIN | dict(groups=32, group_channels=1),
+    'two channels in a group': PLAIN | dict(groups=32, group_channels=2),
+    'four channels in a group': PLAIN | dict(groups=32, group_channels=4)}
 
 
 def accuracies(config, train, test):
@@ -34,7 +36,7 @@ def main():
     train, test = sample('train'), sample('test')
     result = dict(command='python bench/random_networks.py', rows=[],
                   machine=describe_machine(torch.device('cpu')))
-    for name, settings in GROUPS.items():
+    for name, settings in SETTINGS.items():
         for seed in SEEDS:
             config = replace(PRESETS['quick'], seed=seed, **settings)
             row = dict(name=name, seed=seed) | accuracies(config, train, test)

@@ -141,7 +141,11 @@ def _monitor(train, test, config, knn_every): # for on_epoch; looks at no test i
         return None
     require(train.labels is not None, 'knn_every', 'be 0 without labels', knn_every)
     kept, _ = _with_test_images(train, test)
-    return knn_monitor(kept, knn_every, seed=config.seed, size=config.size)
+    return knn_monitor(kept, knn_every, seed=config.seed,
+                       size=config.size_to_embed)
+
+def _image_size(config): # that the pictures of a folder are read at, pixels
+    return max(config.size, config.size_to_embed)
 
 # %% ../nbs/12_cli.ipynb #simclr-pretrain
 def simclr_pretrain(
@@ -156,7 +160,7 @@ def simclr_pretrain(
         **settings): # fields of TrainConfig
     "Pretrain an encoder with SimCLR, evaluate it and write a report"
     config, data, origin = _chosen_settings(data, preset, resume, settings)
-    train, test = load_data(data, config.size, cache)
+    train, test = load_data(data, _image_size(config), cache)
     folder = free_folder(runs, f'{Path(data).name}-{config.encoder}')
     if name:
         folder = Path(runs) / name
@@ -190,7 +194,7 @@ def simclr_evaluate(
     if report:
         refuse_existing(report)
     keep_freed_memory()
-    train, test = load_data(data or machine.get('data', 'sample'), config.size, cache)
+    train, test = load_data(data or machine.get('data', 'sample'), _image_size(config), cache)
     _evaluate_and_print(run, train, test, report=report, protocol=protocol, device=device,
                         seed=seed)
 
@@ -202,7 +206,8 @@ def _read_encoder(run): # a run's folder, or the path of an encoder -> encoder, 
         return encoder, dict(size=32) | encoder.config | dict(encoder=str(path))
     config, machine, _ = read_run(path)
     model, steps = load_newest(path)
-    about = model.encoder.config | dict(encoder=str(path), size=config.size, steps=steps)
+    about = model.encoder.config | dict(encoder=str(path), steps=steps,
+                                        size=config.size_to_embed)
     about |= {key: machine.get(key) for key in ('data', 'images_sha256')}
     return model.encoder, about
 

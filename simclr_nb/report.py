@@ -398,13 +398,13 @@ def evaluate_run(folder, # a run's folder; the run may have ended, been stopped 
     report_path, results_path = _outputs(files, report)
 
     models, steps, ended = _load_as_is(files, config, encoder, pick_device(device))
-    features = _all_features(models, _sets(train, test), config.size)
+    features = _all_features(models, _sets(train, test), config.size_to_embed)
     state = _describe_state(files, ended, steps, train)
     result = state | dict(notes=[*_notes(state, machine, train, test), *notes])
     result |= _measure(config, models, features, train, test, seed)
     if protocol == 'sgd':
-        result['sgd'] = _measure_sgd(models['SimCLR'].encoder, train, test, config.size, epochs,
-                                     seed, progress)
+        result['sgd'] = _measure_sgd(models['SimCLR'].encoder, train, test,
+                                     config.size_to_embed, epochs, seed, progress)
     write_json(results_path, result, overwrite=report is None)
 
     parts = [*_table_parts(result),

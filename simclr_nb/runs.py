@@ -21,8 +21,8 @@ from .resnet import ENCODERS, ProjectionHead, SimCLR, build_encoder, init_weight
 # %% ../nbs/08_runs.ipynb #check-settings
 _CHOICES = dict(encoder=tuple(ENCODERS), norm=('group', 'batch'), stem=('cifar', 'imagenet'),
                 lr_rule=('linear', 'sqrt'), precision=('auto', 'bf16', 'float32'))
-_COUNTS = ('width', 'groups', 'group_channels', 'head_hidden', 'head_out', 'size', 'batch',
-           'micro_batch', 'epochs')
+_COUNTS = ('width', 'groups', 'group_channels', 'head_hidden', 'head_out', 'size',
+           'embed_size', 'batch', 'micro_batch', 'epochs')
 _RANGES = ( # fields, what must hold, in words
     (_COUNTS, lambda v: 1 <= v <= 1e9, 'at least 1, at most 1e9'),
     (('head_layers',), lambda v: 2 <= v <= 100, 'in 2..100'),
@@ -71,9 +71,7 @@ def _check_settings(config):
 # %% ../nbs/08_runs.ipynb #train-config
 @dataclass(frozen=True)
 class TrainConfig:
-    """The settings of a run, checked when made
-
-    Raises: `ValueError` that names the field, its value and what is allowed."""
+    "The settings of a run, checked when made: a wrong one raises `ValueError`, which names it"
     encoder:str='tiny' # architecture, a name in ENCODERS: tiny, resnet18, resnet34, resnet50
     width:int=None # channels of the first stage; None: 16 for tiny, else 64
     norm:str='group' # group or batch
@@ -87,6 +85,7 @@ class TrainConfig:
     head_layers:int=2 # linear layers of the projection head
     head_norm:bool=False # a LayerNorm before each ReLU of the head
     size:int=32 # height and width of a view, pixels
+    embed_size:int=None # pixels that images are brought to for their features; None: size
     min_crop:float=.08 # smallest crop, as a part of the image's area
     flip:float=.5 # probability of a flip
     jitter:float=.8 # probability of colour jitter
@@ -119,13 +118,19 @@ def augmentation(self:TrainConfig):
     return SimCLRAugment(self.size, self.strength, self.min_crop, flip=self.flip,
                          jitter=self.jitter, grey=self.grey, blur=self.blur)
 
+@patch(as_prop=True)
+def size_to_embed(self:TrainConfig):
+    "Height and width that the trained encoder's images are brought to, pixels"
+    return self.embed_size or self.size
+
 # %% ../nbs/08_runs.ipynb #presets
 PRESETS = dict(
-    quick=TrainConfig(temperature=.1),
-    notes=TrainConfig(encoder='resnet50', batch=2048, micro_batch=256, epochs=100, lr=1.,
-                      warmup_epochs=10.),
-    gpu18=TrainConfig(encoder='resnet18', batch=512, epochs=100, lr=1., weight_decay=1e-4,
-                      warmup_epochs=10.))
+    quick=TrainConfig(groups=8, weight_standardised=True, size=16, embed_size=32, epochs=50,
+                      temperature=.1, lr=4.),
+    notes=TrainConfig(encoder='resnet50', weight_standardised=True, batch=2048,
+                      micro_batch=256, epochs=100, lr=1., warmup_epochs=10.),
+    gpu18=TrainConfig(encoder='resnet18', weight_standardised=True, batch=512, epochs=100,
+                      lr=1., weight_decay=1e-4, warmup_epochs=10.))
 
 # %% ../nbs/08_runs.ipynb #settings-format
 SETTINGS_FORMAT = 3 # of settings.json and of the settings in a checkpoint
@@ -186,7 +191,7 @@ def build_model(config:TrainConfig, # settings
                                     groups=config.groups, group_channels=config.group_channels,
                                     stem=config.stem, zero_init=config.zero_init,
                                     weight_standardised=config.weight_standardised)
-            encoder.config['size'] = config.size # evaluation brings images to it
+            encoder.config['size'] = config.size_to_embed # evaluation brings images to it
         features = count_features(encoder, config.size)
         head = ProjectionHead(features, config.head_hidden, config.head_out,
                               config.head_layers, config.head_norm)

@@ -106,7 +106,7 @@ HEADINGS = dict(
     data='data cache',
     encoder='encoder width norm groups group_channels weight_standardised zero_init stem',
     head='head_hidden head_out head_layers head_norm',
-    augmentation='size min_crop flip jitter strength grey blur',
+    augmentation='size embed_size min_crop flip jitter strength grey blur',
     optimisation='batch micro_batch epochs temperature lr lr_rule warmup_epochs momentum '
                  'weight_decay trust_coefficient seed',
     machine='device precision channels_last compile checkpoint_minutes')

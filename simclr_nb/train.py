@@ -354,7 +354,7 @@ class _Record:
 
     def finish(self):
         if self.files:
-            save_model(self.files, self.training.model, self.training.config.size)
+            save_model(self.files, self.training.model, self.training.config.size_to_embed)
 
 # %% ../nbs/09_train.ipynb #stop-if-asked
 def _stop_if_asked(signals, training, done, folder): # ends the run, after its checkpoint
