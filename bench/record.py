@@ -47,13 +47,13 @@ TRIED = {
     'views of 16 pixels, rate 4, crops of at least a fifth': CROPS,
     'views of 16 pixels, rate 4, crops of at least two fifths': FAST | dict(min_crop=.4),
 } | {f'views of 16 pixels, rate 4, crops of at least a fifth, {what}': CROPS | other
-     for what, other in (('temperature 0.2', dict(temperature=.2)),
+     for what, other in (('width 32', dict(width=32, epochs=5)),
                          ('batches of 512', dict(batch=512)),
+                         ('temperature 0.2', dict(temperature=.2)),
                          ('grey for a tenth', dict(grey=.1)),
                          ('a LayerNorm in the head', dict(head_norm=True)),
                          ('batches of 128', dict(batch=128)),
-                         ('2 groups', dict(groups=2)),
-                         ('width 32', dict(width=32, epochs=5)))}
+                         ('2 groups', dict(groups=2)))}
 # some five minutes of one core each
 STANDARDISED = dict(groups=8, weight_standardised=True)
 QUICK_SMALL = dict(STANDARDISED, size=16, epochs=50, lr=4.)
@@ -63,13 +63,13 @@ TRIED_QUICK = {
     'views of 16 pixels, rate 4, crops of at least a fifth': QUICK_CROPS,
     'views of 24 pixels, rate 4, crops of at least a fifth':
         QUICK_CROPS | dict(size=24, epochs=22),
-    'views of 16 pixels, rate 4, crops of at least two fifths': QUICK_SMALL | dict(min_crop=.4),
-    'views of 16 pixels, rate 4, crops of at least a fifth, width 24':
-        QUICK_CROPS | dict(width=24, epochs=25),
-    'views of 16 pixels, rate 4, crops of at least a fifth, batches of 64':
-        QUICK_CROPS | dict(batch=64),
-    'views of 16 pixels, rate 4, crops of at least a fifth, 2 groups':
-        QUICK_CROPS | dict(groups=2),
+} | {f'views of 16 pixels, rate 4, crops of at least a fifth, {what}': QUICK_CROPS | other
+     for what, other in (('width 24', dict(width=24, epochs=25)),
+                         ('batches of 64', dict(batch=64)),
+                         ('batches of 256', dict(batch=256)),
+                         ('temperature 0.2', dict(temperature=.2)),
+                         ('2 groups', dict(groups=2)))
+} | {
     'as it was': dict(epochs=14),
     'standardised weights, 8 groups': dict(STANDARDISED, epochs=14),
     'views of 16 pixels': QUICK_SMALL | dict(lr=2.),
