@@ -3,6 +3,7 @@ CPU cores. The rules stand in README.md.
 
     OMP_NUM_THREADS=1 python bench/record.py try [NAME ..]    # short runs, held-out images
     OMP_NUM_THREADS=1 python bench/record.py quick [NAME ..]    # the same for the quick preset
+    OMP_NUM_THREADS=1 python bench/record.py preset [SEED ..]    # that preset, on test images
     OMP_NUM_THREADS=2 python bench/record.py enter '30 minutes' [SEED ..]    # the record itself
 
 Settings are chosen by short runs on 45,000 training images, judged by the 5,000 others; those
@@ -24,7 +25,7 @@ from simclr_nb.core import describe_machine, keep_freed_memory, write_json
 from simclr_nb.data import hold_out, sample
 from simclr_nb.evaluate import embed, knn_accuracy, linear_probe
 from simclr_nb.report import evaluate_run
-from simclr_nb.runs import TrainConfig, read_run
+from simclr_nb.runs import PRESETS, TrainConfig, read_run
 from simclr_nb.train import pretrain
 
 HERE = Path(__file__).resolve().parent
@@ -33,7 +34,10 @@ OUT = Path('runs/record')
 BASE = TrainConfig(width=16, groups=8, weight_standardised=True, head_hidden=256, batch=256,
                    temperature=.1, lr=2., warmup_epochs=.5, precision='float32', device='cpu')
 QUICK = TrainConfig(temperature=.1, precision='float32', device='cpu') # as it was
-SEEDS = dict(tried=(0,), quick=(0, 1), entries=(0, 1, 2))
+SEEDS = (0, 1, 2) # of what test images see; settings are tried out with the first
+# the entries
+WIDE = replace(BASE, width=32, size=16, embed_size=32, lr=4., min_crop=.2, warmup_epochs=1.)
+ENTRIES = {'30 minutes': replace(WIDE, epochs=17)}
 # short runs, some ten minutes of one core each; what is not named is as in BASE
 SMALL = dict(size=16, epochs=11)
 FAST = SMALL | dict(lr=4.)
@@ -66,6 +70,7 @@ TRIED_QUICK = {
 } | {f'views of 16 pixels, rate 4, crops of at least a fifth, {what}': QUICK_CROPS | other
      for what, other in (('width 24', dict(width=24, epochs=25)),
                          ('batches of 64', dict(batch=64)),
+                         ('width 24, 40 epochs', dict(width=24, epochs=40)),
                          ('batches of 256', dict(batch=256)),
                          ('temperature 0.2', dict(temperature=.2)),
                          ('2 groups', dict(groups=2)))
@@ -95,14 +100,11 @@ def short_run(config, kept, held_out):
                 on=describe_machine(torch.device('cpu')))
 
 
-def entry(name, seed):
-    "What `simclr_evaluate` says of an entry's encoder, and the minutes of its training"
-    config = replace(ENTRIES[name], seed=seed)
-    folder = OUT / f'{name}, seed {seed}'.replace(', ', '-').replace(' ', '-')
-    train, test = cifar10('train'), cifar10('test')
+def whole_run(name, config, train, test):
+    "What `simclr_evaluate` says of the encoder of a run, and the minutes of its training"
+    folder = OUT / name.replace(', ', '-').replace(' ', '-')
     if not (folder / 'head.safetensors').exists():
-        pretrain(config, train, folder=folder, resume=folder.exists(),
-                 about=dict(data='cifar10'))
+        pretrain(config, train, folder=folder, resume=folder.exists())
     _, machine, history = read_run(folder)
     rows = {row['name']: row for row in evaluate_run(folder, train, test)['rows']}
     return dict(knn=rows['SimCLR']['knn'], linear=rows['SimCLR']['linear'],
@@ -122,13 +124,13 @@ def keep(part, key, figures):
     write_json(RESULTS, results)
 
 
-def enter(name, seeds):
+def whole_runs(part, name, config, seeds, train, test):
     for seed in seeds:
         key = f'{name}, seed {seed}'
-        if key not in read_results().get('entries', {}):
-            figures = entry(name, seed)
+        if key not in read_results().get(part, {}):
+            figures = whole_run(key, replace(config, seed=seed), train, test)
             print(key, figures['knn'], figures['linear'], figures['minutes'], flush=True)
-            keep('entries', key, figures)
+            keep(part, key, figures)
 
 
 def try_out(part, names):
@@ -137,20 +139,24 @@ def try_out(part, names):
     else: # the sample holds the first images of each class, all among the first 6,000
         base, tried, kept = QUICK, TRIED_QUICK, sample('train')
         held_out = cifar10('train')[-10_000:]
-    for seed in SEEDS[part]:
-        for name in names or tried:
-            key = f'{name}, seed {seed}'
-            if key not in read_results().get(part, {}):
-                config = replace(base, **tried[name], seed=seed)
-                figures = short_run(config, kept, held_out)
-                print(key, figures['by_size'], figures['core_minutes'], flush=True)
-                keep(part, key, figures)
+    for name in names or tried:
+        key = f'{name}, seed 0'
+        if key not in read_results().get(part, {}):
+            figures = short_run(replace(base, **tried[name]), kept, held_out)
+            print(key, figures['by_size'], figures['core_minutes'], flush=True)
+            keep(part, key, figures)
 
 
 def main(words):
     keep_freed_memory()
     if words[:1] == ['enter']:
-        enter(words[1], [int(word) for word in words[2:]] or SEEDS['entries'])
+        seeds = list(map(int, words[2:])) or SEEDS
+        whole_runs('entries', words[1], ENTRIES[words[1]], seeds, cifar10('train'),
+                   cifar10('test'))
+    elif words[:1] == ['preset']:
+        seeds = list(map(int, words[1:])) or SEEDS
+        config = replace(PRESETS['quick'], device='cpu')
+        whole_runs('preset', 'quick', config, seeds, sample('train'), sample('test'))
     elif words[:1] in (['try'], ['quick']):
         try_out('tried' if words[0] == 'try' else 'quick', words[1:])
     else:
