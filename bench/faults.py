@@ -333,8 +333,8 @@ def read_only(n, work, whole):
 
 # wrong settings: (field, what hypothesis makes up for it)
 
-COUNTS = ('width groups group_channels head_hidden head_out head_layers size batch micro_batch '
-          'epochs').split()
+COUNTS = ('width groups group_channels head_hidden head_out head_layers size embed_size batch '
+          'micro_batch epochs').split()
 PROBABILITIES = 'flip jitter grey blur'.split()
 NUMBERS = ('strength min_crop temperature lr warmup_epochs momentum weight_decay '
            'trust_coefficient checkpoint_minutes').split()
