@@ -16,12 +16,14 @@ from simclr_nb.runs import PRESETS, build_model
 HERE = Path(__file__).resolve().parent
 SEEDS = range(5)
 PLAIN = dict(weight_standardised=False)
+EXACTLY = PLAIN | dict(groups=192) # every layer's channels divide it: group_channels decides
 SETTINGS = {
     'eight groups, weights standardised, as in the preset': dict(),
     'eight groups': PLAIN | dict(groups=8),
-    'one channel in a group, as in format 1': PLAIN | dict(groups=32, group_channels=1),
-    'two channels in a group': PLAIN | dict(groups=32, group_channels=2),
-    'four channels in a group': PLAIN | dict(groups=32, group_channels=4)}
+    'one channel in a group': EXACTLY | dict(group_channels=1),
+    'two channels in a group': EXACTLY | dict(group_channels=2),
+    'four channels in a group': EXACTLY | dict(group_channels=4),
+    'eight channels in a group': EXACTLY | dict(group_channels=8)}
 
 
 def accuracies(config, train, test):
