@@ -1,19 +1,21 @@
-"""What the exact gradient of a large batch is worth: SimCLR on the bundled sample with
+"""What the exact gradient of a large batch is worth: SimCLR on CIFAR-10 with
 
 (a) the exact batch of N images,
 (b) plain accumulation: the mean of the losses of k parts, whose images see no other part's,
 (c) a batch of N/k images alone, with the learning rate by the rule: as many images as (a), in k
     times the updates, and as many updates, with a k-th of the images.
 
-    OMP_NUM_THREADS=1 python bench/exactness.py          # some tens of hours of one core
+    OMP_NUM_THREADS=1 python bench/exactness.py          # some hours of one core
     OMP_NUM_THREADS=1 python bench/exactness.py micro    # only the part about micro-batches
     OMP_NUM_THREADS=1 python bench/exactness.py gradients    # only that about directions
     python bench/exactness.py row 'N 1024, tau 0.1, exact' 7    # one row with a seed of yours
 
-The base learning rate of each row is the best of three by kNN on a fifth of the training
-images, held out, with the first seed; the other seeds keep it. Only then are the test images
-looked at, once. What is finished is kept, runs in runs/exactness (another folder: --out) and
-figures in exactness.json, so the script can be stopped at any time.
+The runs see 43,008 of the training images, in views of 16x16 pixels. The base learning rate of
+each row is the best of three, or of more while the best is the smallest or the largest, by
+5,000 other training images and the first seed; the other seeds keep it. Only then are the test
+images looked at, once. Needs CIFAR-10 (simclr_data), but for `micro` and `gradients`. What is
+finished is kept, runs in runs/exactness (another folder: --out) and figures in exactness.json,
+so the script can be stopped at any time.
 """
 import json
 import sys
@@ -27,6 +29,7 @@ import torch.nn.functional as F
 
 from simclr_nb.accumulate import accumulate
 from simclr_nb.checkpoints import load_model
+from simclr_nb.cifar import cifar10
 from simclr_nb.core import describe_machine, keep_freed_memory, write_json
 from simclr_nb.data import hold_out, sample
 from simclr_nb.evaluate import embed, knn_accuracy, linear_probe
@@ -37,14 +40,19 @@ from simclr_nb.train import prepare, pretrain, step_views, update
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / 'exactness.json'
 OUT = Path('runs/exactness')
-IMAGES = 96_000 # that a run sees: 24 epochs of the 4,000 images it may learn from
-LONGER = 4 # times as many, for the rows that ask whether length matters
 SETTINGS = TrainConfig(width=8, precision='float32', device='cpu',
                        checkpoint_minutes=5.)
+SAMPLE_IMAGES = 96_000 # that a run on the sample sees, for `gradients`: 24 epochs of 4,000
+
+# the rows about features
+FEATURES = replace(SETTINGS, size=16, embed_size=32, groups=8, weight_standardised=True)
+KEPT = 43_008 # images to learn from: every batch size here divides them
+EPOCHS = 4
+LONGER = 4 # times as many, for the rows that ask whether length matters
 RATES = (1., 2., 4.) # base learning rates of LARS
-BATCHES = (256, 1024, 2048)
+LEAST_RATE, LARGEST_RATE = .25, 16.
 PARTS = (4, 16)
-MORE_PARTS = {1024: (64,)} # of plain accumulation
+BANK = 10_000 # labelled training images for kNN and the linear probe
 SEEDS = (0, 1, 2)
 
 
@@ -60,74 +68,89 @@ def parts_loss(z, parts, temperature): # (2N, D), rows i and i+N a pair
 def rows_of(n, temperature):
     "(name, settings of the run, parts of its loss)"
     place = f'N {n}, tau {temperature}'
-    whole = dict(batch=n, temperature=temperature, images=IMAGES)
+    whole = dict(batch=n, temperature=temperature, epochs=EPOCHS)
     yield f'{place}, exact', whole, 1
-    for k in (*PARTS, *MORE_PARTS.get(n, ())):
+    for k in PARTS:
         yield f'{place}, plain in {k} parts', whole, k
     for k in PARTS:
         alone = whole | dict(batch=n // k)
         yield f'{place}, {n // k} alone, equal images', alone, 1
-        fewer = alone | dict(images=IMAGES // k)
-        yield f'{place}, {n // k} alone, equal updates', fewer, 1
+        yield f'{place}, {n // k} alone, equal updates', alone | dict(epochs=EPOCHS / k), 1
 
 
 def longer_rows(temperature):
     "Some of them again, in runs of several times the length"
-    longer = dict(batch=1024, temperature=temperature, images=LONGER * IMAGES)
-    for k in (1, 16, 64):
+    longer = dict(batch=1024, temperature=temperature, epochs=LONGER * EPOCHS)
+    for k in (1, 16):
         way = f'plain in {k} parts' if k > 1 else 'exact'
         yield f'N 1024, tau {temperature}, {way}, longer', longer, k
 
 
 def rows():
     "All rows, the most telling ones first"
-    for n in BATCHES:
-        yield from rows_of(n, .1)
-    yield from rows_of(1024, .5)
+    for temperature in (.1, .5, .2):
+        yield from rows_of(1024, temperature)
     yield from longer_rows(.1)
-    yield from rows_of(1024, .2)
+    for n in (256, 2048):
+        yield from rows_of(n, .1)
 
 
-def run_config(settings, seed, rate, train):
-    per_epoch = len(train) // settings['batch']
-    # so many passes that the images seen are as many as asked for, to within an epoch
-    epochs = max(round(settings['images'] / (per_epoch * settings['batch'])), 1)
-    return replace(SETTINGS, batch=settings['batch'], temperature=settings['temperature'],
-                   epochs=epochs, warmup_epochs=epochs / 10, seed=seed, lr=rate)
+def run_config(settings, seed, rate):
+    "The settings of a run, and how many of the images it learns from"
+    epochs = max(round(settings['epochs']), 1) # less than a pass: a pass over fewer images
+    config = replace(FEATURES, batch=settings['batch'], temperature=settings['temperature'],
+                     epochs=epochs, warmup_epochs=epochs / 10, seed=seed, lr=rate)
+    return config, round(KEPT * settings['epochs'] / epochs)
 
 
 def trained(settings, parts, seed, rate, train):
     "The model of a run, trained unless it is there, and its history"
-    config = run_config(settings, seed, rate, train)
+    config, images = run_config(settings, seed, rate)
     # by its settings: rows may share a run
-    folder = OUT / (f"batch-{config.batch}-tau-{config.temperature}-images-"
-                    f"{settings['images']}-parts-{parts}-rate-{rate}-seed-{seed}")
+    folder = OUT / (f'batch-{config.batch}-tau-{config.temperature}-epochs-'
+                    f"{settings['epochs']}-parts-{parts}-rate-{rate}-seed-{seed}")
     loss = None
     if parts > 1:
         loss = partial(parts_loss, parts=parts, temperature=config.temperature)
     if not (folder / 'head.safetensors').exists():
-        pretrain(config, train, progress=False, folder=folder, resume=folder.exists(),
-                 loss=loss)
+        pretrain(config, train[:images], progress=False, folder=folder,
+                 resume=folder.exists(), loss=loss)
     return load_model(folder), read_run(folder)[2]
 
 
-def accuracies(model, train, test):
-    train_h, test_h = embed(model.encoder, train), embed(model.encoder, test)
-    return dict(knn=knn_accuracy(train_h, train.labels, test_h, test.labels),
-                linear=linear_probe(train_h, train.labels, test_h, test.labels))
+def accuracies(model, bank, test):
+    bank_h, test_h = embed(model.encoder, bank), embed(model.encoder, test)
+    return dict(knn=knn_accuracy(bank_h, bank.labels, test_h, test.labels),
+                linear=linear_probe(bank_h, bank.labels, test_h, test.labels))
 
 
-def row_figures(settings, parts, seed, rates, train, held_out, test):
-    "The accuracy on held-out images of each rate, and on test images of the best"
-    tried = {}
-    for rate in rates:
-        model, history = trained(settings, parts, seed, rate, train)
-        tried[str(rate)] = accuracies(model, train, held_out) | dict(loss=history[-1]['loss'])
-    best = max(rates, key=lambda rate: tried[str(rate)]['knn'])
-    model, history = trained(settings, parts, seed, best, train)
-    return dict(tried=tried, rate=best, updates=len(history),
+def held_out_score(found): # kNN and linear accuracy
+    return found['knn'] + found['linear']
+
+
+def best_rate(settings, parts, train, held_out):
+    "The rate with the best accuracy on held-out images, and those of all that were tried"
+    tried, wanted = {}, list(RATES)
+    while wanted:
+        for rate in wanted:
+            model, history = trained(settings, parts, 0, rate, train)
+            tried[rate] = accuracies(model, train[:BANK], held_out)
+            tried[rate] |= dict(loss=history[-1]['loss'])
+        best = max(tried, key=lambda rate: held_out_score(tried[rate]))
+        wanted = []
+        if best == min(tried) and best > LEAST_RATE:
+            wanted = [best / 2]
+        elif best == max(tried) and best < LARGEST_RATE:
+            wanted = [best * 2]
+    return best, tried
+
+
+def row_figures(settings, parts, seed, rate, train, test):
+    "The accuracy on test images"
+    model, history = trained(settings, parts, seed, rate, train)
+    return dict(rate=rate, updates=len(history), loss=history[-1]['loss'],
                 minutes=round(history[-1]['seconds'] / 60, 1), **settings, parts=parts,
-                **accuracies(model, train, test))
+                **accuracies(model, train[:BANK], test))
 
 
 # the same run in other micro-batches
@@ -192,14 +215,24 @@ def agreement(model, training, temperature, batches, counts=(4, 16, 64)):
     return figures | {'another batch': others.mean().item()}
 
 
+def sample_run(temperature, train):
+    "The model of a run on the sample with the exact gradient of 256 images"
+    epochs = SAMPLE_IMAGES // (len(train) // 256 * 256)
+    config = replace(SETTINGS, batch=256, temperature=temperature, epochs=epochs,
+                     warmup_epochs=epochs / 10)
+    folder = OUT / f'sample-tau-{temperature}'
+    if not (folder / 'head.safetensors').exists():
+        pretrain(config, train, progress=False, folder=folder, resume=folder.exists())
+    return load_model(folder)
+
+
 def gradients(train, temperatures=(.1, .5), batch=1024, batches=9):
-    "`agreement` before training, and after a run with exact gradients at N = 256"
+    "`agreement` before training, and after `sample_run`"
     figures = {}
     for temperature in temperatures:
-        settings = dict(batch=256, temperature=temperature, images=IMAGES)
-        config = replace(run_config(settings | dict(batch=batch), 0, 2., train), epochs=5)
+        config = replace(SETTINGS, batch=batch, temperature=temperature, epochs=5)
         training = prepare(config, train)
-        trained_model, _ = trained(settings, 1, 0, 2., train)
+        trained_model = sample_run(temperature, train)
         for when, model in (('untrained', training.model), ('trained', trained_model.train())):
             name = f'tau {temperature}, {when}'
             figures[name] = agreement(model, training, temperature, batches)
@@ -209,14 +242,38 @@ def gradients(train, temperatures=(.1, .5), batch=1024, batches=9):
 
 # the command
 
-def one_row(wanted, seed, train, held_out):
+def images_for_rows():
+    "Images to learn from, those that choose the rate, and the test images"
+    kept, held_out = hold_out(cifar10('train'), .1)
+    return kept[:KEPT], held_out, cifar10('test')
+
+
+def one_row(wanted, seed):
     "The figures of one row with any seed, at the rate found for it; nothing is written"
     found = {name: (settings, parts) for name, settings, parts in rows()}
     if wanted not in found:
         sys.exit(f'no row {wanted!r}; there are: ' + '; '.join(found))
     rate = read_results()[f'{wanted}, seed 0']['rate']
-    settings, parts = found[wanted]
-    return row_figures(settings, parts, seed, (rate,), train, held_out, sample('test'))
+    train, _, test = images_for_rows()
+    return row_figures(*found[wanted], seed, rate, train, test)
+
+
+def all_rows():
+    train, held_out, test = images_for_rows()
+    for seed in SEEDS:
+        for name, settings, parts in rows():
+            results = read_results()
+            key = f'{name}, seed {seed}'
+            if key in results:
+                continue
+            start = time.perf_counter()
+            if seed == 0:
+                rate, tried = best_rate(settings, parts, train, held_out)
+                found = dict(tried={str(rate): tried[rate] for rate in sorted(tried)})
+            else:
+                rate, found = results[f'{name}, seed 0']['rate'], {}
+            found |= row_figures(settings, parts, seed, rate, train, test)
+            keep(key, found, time.perf_counter() - start)
 
 
 def read_results():
@@ -236,25 +293,13 @@ def main(wanted):
     start = time.perf_counter()
     if wanted == ['micro'] or 'micro-batches' not in read_results():
         keep('micro-batches', micro_batches(), time.perf_counter() - start)
-    if wanted == ['micro']:
-        return
-    train, held_out = hold_out(sample('train'))
     if wanted == ['gradients']:
+        train, _ = hold_out(sample('train'))
         keep('gradients', gradients(train), time.perf_counter() - start)
-        return
-    if wanted[:1] == ['row']:
-        print(one_row(wanted[1], int(wanted[2]), train, held_out))
-        return
-    for seed in SEEDS:
-        for name, settings, parts in rows():
-            results = read_results()
-            key = f'{name}, seed {seed}'
-            if key not in results:
-                start = time.perf_counter()
-                rates = RATES if seed == 0 else (results[f'{name}, seed 0']['rate'],)
-                figures = row_figures(settings, parts, seed, rates, train, held_out,
-                                      sample('test'))
-                keep(key, figures, time.perf_counter() - start)
+    elif wanted[:1] == ['row']:
+        print(one_row(wanted[1], int(wanted[2])))
+    elif wanted != ['micro']:
+        all_rows()
 
 
 if __name__ == '__main__':
