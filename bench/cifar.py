@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
+from options import take_folder
 from simclr_nb.augment import SimCLRAugment, Views
 from simclr_nb.checkpoints import load_model
 from simclr_nb.cifar import cifar10
@@ -208,8 +209,5 @@ def main(wanted):
 
 if __name__ == '__main__':
     words = sys.argv[1:]
-    if '--out' in words:
-        i = words.index('--out')
-        OUT = Path(words[i + 1])
-        del words[i:i + 2]
+    OUT = take_folder(words, OUT)
     main(words)

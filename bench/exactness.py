@@ -27,6 +27,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from options import take_folder
 from simclr_nb.accumulate import accumulate
 from simclr_nb.checkpoints import load_model
 from simclr_nb.cifar import cifar10
@@ -253,9 +254,11 @@ def one_row(wanted, seed):
     found = {name: (settings, parts) for name, settings, parts in rows()}
     if wanted not in found:
         sys.exit(f'no row {wanted!r}; there are: ' + '; '.join(found))
-    rate = read_results()[f'{wanted}, seed 0']['rate']
+    first = read_results().get(f'{wanted}, seed 0')
+    if first is None:
+        sys.exit(f'no rate has been chosen for {wanted!r} yet: its row with seed 0 comes first')
     train, _, test = images_for_rows()
-    return row_figures(*found[wanted], seed, rate, train, test)
+    return row_figures(*found[wanted], seed, first['rate'], train, test)
 
 
 def all_rows():
@@ -304,8 +307,5 @@ def main(wanted):
 
 if __name__ == '__main__':
     words = sys.argv[1:]
-    if '--out' in words:
-        i = words.index('--out')
-        OUT = Path(words[i + 1])
-        del words[i:i + 2]
+    OUT = take_folder(words, OUT)
     main(words)

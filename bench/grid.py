@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from options import take_folder
 from simclr_nb.checkpoints import load_model
 from simclr_nb.core import describe_machine, keep_freed_memory, write_json
 from simclr_nb.data import sample
@@ -70,8 +71,8 @@ def main():
 
 
 if __name__ == '__main__':
-    if sys.argv[1:2] == ['--out']:
-        OUT = Path(sys.argv[2])
-    elif sys.argv[1:]:
+    words = sys.argv[1:]
+    OUT = take_folder(words, OUT)
+    if words:
         sys.exit(__doc__)
     main()

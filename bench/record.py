@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from options import take_folder
 from simclr_nb.cifar import cifar10
 from simclr_nb.core import describe_machine, keep_freed_memory, write_json
 from simclr_nb.data import hold_out, sample
@@ -165,8 +166,5 @@ def main(words):
 
 if __name__ == '__main__':
     words = sys.argv[1:]
-    if '--out' in words:
-        i = words.index('--out')
-        OUT = Path(words[i + 1])
-        del words[i:i + 2]
+    OUT = take_folder(words, OUT)
     main(words)
