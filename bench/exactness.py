@@ -22,6 +22,7 @@ import sys
 import time
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -87,13 +88,10 @@ def longer_rows(temperature):
         yield f'N 1024, tau {temperature}, {way}, longer', longer, k
 
 
-def rows():
-    "All rows, the most telling ones first"
-    for temperature in (.1, .5, .2):
-        yield from rows_of(1024, temperature)
-    yield from longer_rows(.1)
-    for n in (256, 2048):
-        yield from rows_of(n, .1)
+def tables():
+    "All rows, as lists that get all their seeds one after the other, the most telling first"
+    yield [*rows_of(1024, .1), *rows_of(1024, .5)]
+    yield [*rows_of(1024, .2), *longer_rows(.1), *rows_of(256, .1), *rows_of(2048, .1)]
 
 
 def run_config(settings, seed, rate):
@@ -251,7 +249,7 @@ def images_for_rows():
 
 def one_row(wanted, seed):
     "The figures of one row with any seed, at the rate found for it; nothing is written"
-    found = {name: (settings, parts) for name, settings, parts in rows()}
+    found = {name: (settings, parts) for table in tables() for name, settings, parts in table}
     if wanted not in found:
         sys.exit(f'no row {wanted!r}; there are: ' + '; '.join(found))
     first = read_results().get(f'{wanted}, seed 0')
@@ -263,8 +261,8 @@ def one_row(wanted, seed):
 
 def all_rows():
     train, held_out, test = images_for_rows()
-    for seed in SEEDS:
-        for name, settings, parts in rows():
+    for table, seed in product(tables(), SEEDS):
+        for name, settings, parts in table:
             results = read_results()
             key = f'{name}, seed {seed}'
             if key in results:
