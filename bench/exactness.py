@@ -292,15 +292,17 @@ def keep(key, figures, seconds):
 def main(wanted):
     keep_freed_memory()
     start = time.perf_counter()
-    if wanted == ['micro'] or 'micro-batches' not in read_results():
+    if wanted == ['micro']:
         keep('micro-batches', micro_batches(), time.perf_counter() - start)
-    if wanted == ['gradients']:
+    elif wanted == ['gradients']:
         train, _ = hold_out(sample('train'))
         keep('gradients', gradients(train), time.perf_counter() - start)
-    elif wanted[:1] == ['row']:
+    elif wanted[:1] == ['row'] and len(wanted) == 3:
         print(one_row(wanted[1], int(wanted[2])))
-    elif wanted != ['micro']:
+    elif not wanted:
         all_rows()
+    else:
+        sys.exit(__doc__)
 
 
 if __name__ == '__main__':

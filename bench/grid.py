@@ -46,7 +46,9 @@ def cell_figures(key, config, train, test):
     folder = OUT / key.replace(', ', '-').replace(' ', '-')
     if not (folder / 'head.safetensors').exists():
         pretrain(config, train, progress=False, folder=folder, resume=folder.exists())
-    _, _, history = read_run(folder)
+    made, _, history = read_run(folder)
+    if made != config:
+        sys.exit(f'{folder} was made with other settings: move it away, or name another --out')
     encoder = load_model(folder).encoder
     train_h, test_h = embed(encoder, train), embed(encoder, test)
     return dict(knn=knn_accuracy(train_h, train.labels, test_h, test.labels),

@@ -1,12 +1,22 @@
 """What the scripts with long runs have in common on their command line."""
+import argparse
+import sys
 from pathlib import Path
 
 
 def take_folder(words, default): # words: of the command line; --out FOLDER is taken out of them
-    "The folder for runs that --out names, else the default"
-    if '--out' not in words:
-        return default
-    place = words.index('--out')
-    folder = Path(words[place + 1])
-    del words[place:place + 2]
-    return folder
+    "The folder for runs that --out names, else the default; no other option is allowed"
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument('--out', type=Path, default=default)
+    known, words[:] = parser.parse_known_args(words)
+    unknown = [word for word in words if word.startswith('-')]
+    if unknown:
+        sys.exit(f'unknown option {unknown[0]}; there is --out FOLDER')
+    return known.out
+
+
+def need(name, known, what): # what: in words, such as entry
+    "The value of a name, or an exit that lists the known ones"
+    if name not in known:
+        sys.exit(f'no {what} {name!r}; there are: ' + '; '.join(known))
+    return known[name]

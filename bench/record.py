@@ -1,5 +1,5 @@
 """The best encoder that SimCLR trains on all of CIFAR-10 in 30 minutes, and in 3 hours, of two
-CPU cores. The rules stand in README.md.
+CPU cores (there is no entry for 3 hours yet). The rules stand in README.md.
 
     OMP_NUM_THREADS=1 python bench/record.py try [NAME ..]    # short runs, held-out images
     OMP_NUM_THREADS=1 python bench/record.py quick [NAME ..]    # the same for the quick preset
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from options import take_folder
+from options import need, take_folder
 from simclr_nb.cifar import cifar10
 from simclr_nb.core import describe_machine, keep_freed_memory, write_json
 from simclr_nb.data import hold_out, sample
@@ -101,12 +101,14 @@ def short_run(config, kept, held_out):
                 on=describe_machine(torch.device('cpu')))
 
 
-def whole_run(name, config, train, test):
+def whole_run(name, config, data, train, test): # data: cifar10 or sample
     "What `simclr_evaluate` says of the encoder of a run, and the minutes of its training"
     folder = OUT / name.replace(', ', '-').replace(' ', '-')
     if not (folder / 'head.safetensors').exists():
-        pretrain(config, train, folder=folder, resume=folder.exists())
-    _, machine, history = read_run(folder)
+        pretrain(config, train, folder=folder, resume=folder.exists(), about=dict(data=data))
+    made, machine, history = read_run(folder)
+    if made != config:
+        sys.exit(f'{folder} was made with other settings: move it away, or name another --out')
     rows = {row['name']: row for row in evaluate_run(folder, train, test)['rows']}
     return dict(knn=rows['SimCLR']['knn'], linear=rows['SimCLR']['linear'],
                 random_knn=rows['random initialisation']['knn'],
@@ -125,11 +127,13 @@ def keep(part, key, figures):
     write_json(RESULTS, results)
 
 
-def whole_runs(part, name, config, seeds, train, test):
+def whole_runs(part, name, config, seeds, data):
+    read = {'cifar10': cifar10, 'sample': sample}[data]
+    train, test = read('train'), read('test')
     for seed in seeds:
         key = f'{name}, seed {seed}'
         if key not in read_results().get(part, {}):
-            figures = whole_run(key, replace(config, seed=seed), train, test)
+            figures = whole_run(key, replace(config, seed=seed), data, train, test)
             print(key, figures['knn'], figures['linear'], figures['minutes'], flush=True)
             keep(part, key, figures)
 
@@ -141,6 +145,7 @@ def try_out(part, names):
         base, tried, kept = QUICK, TRIED_QUICK, sample('train')
         held_out = cifar10('train')[-10_000:]
     for name in names or tried:
+        need(name, tried, 'trial')
         key = f'{name}, seed 0'
         if key not in read_results().get(part, {}):
             figures = short_run(replace(base, **tried[name]), kept, held_out)
@@ -150,14 +155,14 @@ def try_out(part, names):
 
 def main(words):
     keep_freed_memory()
-    if words[:1] == ['enter']:
+    if words[:1] == ['enter'] and len(words) > 1:
         seeds = list(map(int, words[2:])) or SEEDS
-        whole_runs('entries', words[1], ENTRIES[words[1]], seeds, cifar10('train'),
-                   cifar10('test'))
+        config = need(words[1], ENTRIES, 'entry')
+        whole_runs('entries', words[1], config, seeds, 'cifar10')
     elif words[:1] == ['preset']:
         seeds = list(map(int, words[1:])) or SEEDS
         config = replace(PRESETS['quick'], device='cpu')
-        whole_runs('preset', 'quick', config, seeds, sample('train'), sample('test'))
+        whole_runs('preset', 'quick', config, seeds, 'sample')
     elif words[:1] in (['try'], ['quick']):
         try_out('tried' if words[0] == 'try' else 'quick', words[1:])
     else:

@@ -37,7 +37,7 @@ def eval_mode(model): # any module
 
 # %% ../nbs/10_evaluate.ipynb #noted-size
 def noted_size(model): # an encoder, or a model that has one inside
-    "Height and width of the views a model was trained on, pixels; None if it is not noted"
+    "Height and width of images that suit a model, pixels; None if it is not noted"
     for part in model.modules():
         settings = getattr(part, 'config', None)
         if isinstance(settings, dict) and settings.get('size'):
@@ -83,8 +83,8 @@ def embed(encoder, # views (n, 3, H, W) in 0..1 -> h (n, F); a whole SimCLR give
           size:int=None): # to bring images to, pixels; None: the encoder's noted size
     """h of all images as float32 (M, F) on the CPU; the encoder's mode is left as it was
 
-    Images (uint8) of another size than `size` are resized, bilinear and antialiased, so that
-    they look like the views of training. If no size is given or noted, they stay as they are.
+    Images (uint8) of another size than `size` are resized, bilinear and antialiased, to
+    the size that suits the encoder. If no size is given or noted, they stay as they are.
     Views (floats) always do.
 
     Raises: `TypeError` for images of another kind, `ValueError` for none, another shape,
