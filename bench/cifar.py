@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
-from options import take_folder
+from long_runs import finished_run, take_folder
 from simclr_nb.augment import SimCLRAugment, Views
 from simclr_nb.checkpoints import load_model
 from simclr_nb.cifar import cifar10
@@ -31,7 +31,6 @@ from simclr_nb.evaluate import (accuracy, confusion_matrix, embed, knn_accuracy,
 from simclr_nb.finetune import fine_tune, linear_probe_sgd
 from simclr_nb.resnet import save_encoder
 from simclr_nb.runs import TrainConfig, build_model, read_run
-from simclr_nb.train import pretrain
 
 HERE = Path(__file__).resolve().parent
 OUT = Path('runs/cifar')
@@ -47,11 +46,8 @@ SCRATCH = {'1%': dict(epochs=120), '10%': dict(epochs=40)} # longer: nothing is 
 # what a piece of the work computes
 
 def pretrained(name):
-    folder = OUT / name
-    if not (folder / 'head.safetensors').exists():
-        pretrain(RUNS[name], cifar10('train'), folder=folder, resume=folder.exists(),
-                 about=dict(data='cifar10'))
-    _, machine, history = read_run(folder)
+    machine, history = finished_run(RUNS[name], cifar10('train'), OUT / name,
+                                    about=dict(data='cifar10'))
     last = history[-1]
     return dict(settings=asdict(RUNS[name]), machine=machine, steps=len(history),
                 minutes=round(last['seconds'] / 60, 1), loss=last['loss'])

@@ -5,7 +5,7 @@
 (c) a batch of N/k images alone, with the learning rate by the rule: as many images as (a), in k
     times the updates, and as many updates, with a k-th of the images.
 
-    OMP_NUM_THREADS=1 python bench/exactness.py          # some hours of one core
+    OMP_NUM_THREADS=1 python bench/exactness.py          # the rows: some hours of one core
     OMP_NUM_THREADS=1 python bench/exactness.py micro    # only the part about micro-batches
     OMP_NUM_THREADS=1 python bench/exactness.py gradients    # only that about directions
     python bench/exactness.py row 'N 1024, tau 0.1, exact' 7    # one row with a seed of yours
@@ -28,7 +28,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from options import take_folder
+from long_runs import finished_run, need, take_folder
 from simclr_nb.accumulate import accumulate
 from simclr_nb.checkpoints import load_model
 from simclr_nb.cifar import cifar10
@@ -36,8 +36,8 @@ from simclr_nb.core import describe_machine, keep_freed_memory, write_json
 from simclr_nb.data import hold_out, sample
 from simclr_nb.evaluate import embed, knn_accuracy, linear_probe
 from simclr_nb.ntxent import nt_xent
-from simclr_nb.runs import TrainConfig, read_run
-from simclr_nb.train import prepare, pretrain, step_views, update
+from simclr_nb.runs import TrainConfig
+from simclr_nb.train import prepare, step_views, update
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / 'exactness.json'
@@ -111,10 +111,8 @@ def trained(settings, parts, seed, rate, train):
     loss = None
     if parts > 1:
         loss = partial(parts_loss, parts=parts, temperature=config.temperature)
-    if not (folder / 'head.safetensors').exists():
-        pretrain(config, train[:images], progress=False, folder=folder,
-                 resume=folder.exists(), loss=loss)
-    return load_model(folder), read_run(folder)[2]
+    _, history = finished_run(config, train[:images], folder, progress=False, loss=loss)
+    return load_model(folder), history
 
 
 def accuracies(model, bank, test):
@@ -144,12 +142,18 @@ def best_rate(settings, parts, train, held_out):
     return best, tried
 
 
+def loss_curve(history, points=12):
+    "The mean loss of so many stretches of a run, one after the other"
+    losses = torch.tensor([row['loss'] for row in history])
+    return [round(stretch.mean().item(), 3) for stretch in losses.tensor_split(points)]
+
+
 def row_figures(settings, parts, seed, rate, train, test):
     "The accuracy on test images"
     model, history = trained(settings, parts, seed, rate, train)
     return dict(rate=rate, updates=len(history), loss=history[-1]['loss'],
                 minutes=round(history[-1]['seconds'] / 60, 1), **settings, parts=parts,
-                **accuracies(model, train[:BANK], test))
+                loss_curve=loss_curve(history), **accuracies(model, train[:BANK], test))
 
 
 # the same run in other micro-batches
@@ -220,8 +224,7 @@ def sample_run(temperature, train):
     config = replace(SETTINGS, batch=256, temperature=temperature, epochs=epochs,
                      warmup_epochs=epochs / 10)
     folder = OUT / f'sample-tau-{temperature}'
-    if not (folder / 'head.safetensors').exists():
-        pretrain(config, train, progress=False, folder=folder, resume=folder.exists())
+    finished_run(config, train, folder, progress=False)
     return load_model(folder)
 
 
@@ -250,13 +253,12 @@ def images_for_rows():
 def one_row(wanted, seed):
     "The figures of one row with any seed, at the rate found for it; nothing is written"
     found = {name: (settings, parts) for table in tables() for name, settings, parts in table}
-    if wanted not in found:
-        sys.exit(f'no row {wanted!r}; there are: ' + '; '.join(found))
+    settings, parts = need(wanted, found, 'row')
     first = read_results().get(f'{wanted}, seed 0')
     if first is None:
         sys.exit(f'no rate has been chosen for {wanted!r} yet: its row with seed 0 comes first')
     train, _, test = images_for_rows()
-    return row_figures(*found[wanted], seed, first['rate'], train, test)
+    return row_figures(settings, parts, seed, first['rate'], train, test)
 
 
 def all_rows():

@@ -2,6 +2,7 @@
 with every base learning rate, at a short and at a longer budget.
 
     OMP_NUM_THREADS=1 python bench/grid.py    # an hour of one core for each learning rate
+    python bench/grid.py cell 'rate 1.0, 16 epochs, N 256, tau 0.1' 7    # one, with your seed
 
 Every budget is whole at the first learning rate before the next rate begins. What is finished
 is kept, runs in runs/grid (another folder: --out) and figures in grid.json, so the script can
@@ -15,13 +16,12 @@ from pathlib import Path
 
 import torch
 
-from options import take_folder
+from long_runs import finished_run, need, take_folder
 from simclr_nb.checkpoints import load_model
 from simclr_nb.core import describe_machine, keep_freed_memory, write_json
 from simclr_nb.data import sample
 from simclr_nb.evaluate import embed, knn_accuracy, linear_probe
-from simclr_nb.runs import TrainConfig, read_run
-from simclr_nb.train import pretrain
+from simclr_nb.runs import TrainConfig
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / 'grid.json'
@@ -44,11 +44,7 @@ def cells():
 
 def cell_figures(key, config, train, test):
     folder = OUT / key.replace(', ', '-').replace(' ', '-')
-    if not (folder / 'head.safetensors').exists():
-        pretrain(config, train, progress=False, folder=folder, resume=folder.exists())
-    made, _, history = read_run(folder)
-    if made != config:
-        sys.exit(f'{folder} was made with other settings: move it away, or name another --out')
+    _, history = finished_run(config, train, folder, progress=False)
     encoder = load_model(folder).encoder
     train_h, test_h = embed(encoder, train), embed(encoder, test)
     return dict(knn=knn_accuracy(train_h, train.labels, test_h, test.labels),
@@ -62,9 +58,7 @@ def read_results():
     return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
 
 
-def main():
-    keep_freed_memory()
-    train, test = sample('train'), sample('test')
+def all_cells(train, test):
     for key, config in cells():
         if key not in read_results():
             figures = cell_figures(key, config, train, test)
@@ -72,9 +66,19 @@ def main():
             write_json(RESULTS, read_results() | {key: figures})
 
 
+def main(words):
+    keep_freed_memory()
+    train, test = sample('train'), sample('test')
+    if words[:1] == ['cell'] and len(words) == 3: # nothing is written to grid.json
+        config = replace(need(words[1], dict(cells()), 'cell'), seed=int(words[2]))
+        print(cell_figures(f'{words[1]}, seed {config.seed}', config, train, test))
+    elif words:
+        sys.exit(__doc__)
+    else:
+        all_cells(train, test)
+
+
 if __name__ == '__main__':
     words = sys.argv[1:]
     OUT = take_folder(words, OUT)
-    if words:
-        sys.exit(__doc__)
-    main()
+    main(words)

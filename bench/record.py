@@ -20,13 +20,13 @@ from pathlib import Path
 
 import torch
 
-from options import need, take_folder
+from long_runs import finished_run, need, take_folder
 from simclr_nb.cifar import cifar10
 from simclr_nb.core import describe_machine, keep_freed_memory, write_json
 from simclr_nb.data import hold_out, sample
 from simclr_nb.evaluate import embed, knn_accuracy, linear_probe
 from simclr_nb.report import evaluate_run
-from simclr_nb.runs import PRESETS, TrainConfig, read_run
+from simclr_nb.runs import PRESETS, TrainConfig
 from simclr_nb.train import pretrain
 
 HERE = Path(__file__).resolve().parent
@@ -47,6 +47,7 @@ TRIED = {
     'views of 32 pixels': dict(epochs=3),
     'views of 24 pixels': dict(size=24, epochs=5),
     'views of 16 pixels': SMALL,
+    'views of 16 pixels, 9 epochs': SMALL | dict(epochs=9),
     'views of 16 pixels, rate 4': FAST,
     'views of 16 pixels, rate 8': SMALL | dict(lr=8.),
     'views of 16 pixels, rate 4, crops of at least a fifth': CROPS,
@@ -81,6 +82,7 @@ TRIED_QUICK = {
     'views of 16 pixels': QUICK_SMALL | dict(lr=2.),
 }
 EVALUATED = 32 # pixels that images are brought to for their features
+MORE_SIZES = {'views of 16 pixels, rate 4': (24, 40)} # for which other sizes are looked at, too
 
 
 def accuracies(encoder, bank, images, size):
@@ -89,13 +91,13 @@ def accuracies(encoder, bank, images, size):
                 linear=linear_probe(bank_h, bank.labels, images_h, images.labels))
 
 
-def short_run(config, kept, held_out):
+def short_run(config, kept, held_out, more_sizes):
     "Accuracies on held-out images, with a bank of 10,000 others, and minutes of one core"
     start = time.process_time()
     model, history = pretrain(config, kept, progress=False)
     minutes = (time.process_time() - start) / 60
     by_size = {str(size): accuracies(model.encoder, kept[:10_000], held_out, size)
-               for size in sorted({config.size, EVALUATED})}
+               for size in sorted({config.size, EVALUATED, *more_sizes})}
     return dict(by_size=by_size, core_minutes=round(minutes, 1), updates=len(history),
                 loss=history[-1]['loss'], settings=asdict(config),
                 on=describe_machine(torch.device('cpu')))
@@ -104,11 +106,7 @@ def short_run(config, kept, held_out):
 def whole_run(name, config, data, train, test): # data: cifar10 or sample
     "What `simclr_evaluate` says of the encoder of a run, and the minutes of its training"
     folder = OUT / name.replace(', ', '-').replace(' ', '-')
-    if not (folder / 'head.safetensors').exists():
-        pretrain(config, train, folder=folder, resume=folder.exists(), about=dict(data=data))
-    made, machine, history = read_run(folder)
-    if made != config:
-        sys.exit(f'{folder} was made with other settings: move it away, or name another --out')
+    machine, history = finished_run(config, train, folder, about=dict(data=data))
     rows = {row['name']: row for row in evaluate_run(folder, train, test)['rows']}
     return dict(knn=rows['SimCLR']['knn'], linear=rows['SimCLR']['linear'],
                 random_knn=rows['random initialisation']['knn'],
@@ -148,7 +146,9 @@ def try_out(part, names):
         need(name, tried, 'trial')
         key = f'{name}, seed 0'
         if key not in read_results().get(part, {}):
-            figures = short_run(replace(base, **tried[name]), kept, held_out)
+            more_sizes = MORE_SIZES.get(name, ()) if part == 'tried' else ()
+            config = replace(base, **tried[name])
+            figures = short_run(config, kept, held_out, more_sizes)
             print(key, figures['by_size'], figures['core_minutes'], flush=True)
             keep(part, key, figures)
 
