@@ -83,9 +83,8 @@ def embed(encoder, # views (n, 3, H, W) in 0..1 -> h (n, F); a whole SimCLR give
           size:int=None): # to bring images to, pixels; None: the encoder's noted size
     """h of all images as float32 (M, F) on the CPU; the encoder's mode is left as it was
 
-    Images (uint8) of another size than `size` are resized, bilinear and antialiased, to
-    the size that suits the encoder. If no size is given or noted, they stay as they are.
-    Views (floats) always do.
+    Images (uint8) of another size are resized to it, bilinear and antialiased. If no size is
+    given or noted, they stay as they are. Views (floats) always do.
 
     Raises: `TypeError` for images of another kind, `ValueError` for none, another shape,
     floats outside 0..1 or a batch or size below 1."""
