@@ -6,6 +6,7 @@ best, by images held out of the training images.
 
     OMP_NUM_THREADS=1 python bench/batchnorm.py         # 15 hours of one core; batchnorm.json
     OMP_NUM_THREADS=1 python bench/batchnorm.py cost    # of a step with each norm, minutes
+    OMP_NUM_THREADS=1 python bench/batchnorm.py untrained    # networks before their first step
     OMP_NUM_THREADS=1 python bench/batchnorm.py 'held out'    # only rows that begin so
     python bench/batchnorm.py row 'BatchNorm 2 together' 7    # one row with a seed of yours
 
@@ -13,7 +14,6 @@ Every table is made with two seeds before any gains more, and the rows named in 
 stop at three, the others have five. What is finished is kept in batchnorm.json and not done
 again, so the script can be stopped at any time.
 """
-import json
 import statistics
 import sys
 import time
@@ -25,8 +25,9 @@ import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
+from long_runs import keep_result, read_results
 from simclr_nb.augment import Views
-from simclr_nb.core import describe_machine, generator, keep_freed_memory, write_json
+from simclr_nb.core import describe_machine, generator, keep_freed_memory
 from simclr_nb.data import hold_out, sample
 from simclr_nb.evaluate import embed, knn_accuracy, linear_probe
 from simclr_nb.ntxent import nt_xent
@@ -263,6 +264,19 @@ def group_norm_run(seed, train, test, epochs, lr=SETTINGS.lr, scales=False, **se
     return figures | accuracies(encoder, train, test)
 
 
+def untrained_figures(train, test, seeds=range(5)):
+    "Accuracies of networks before their first step, by norm and seed"
+    figures = {}
+    for name, settings in (('GroupNorm', dict(groups=8)), ('BatchNorm', dict(norm='batch'))):
+        for seed in seeds:
+            encoder = new_encoder(seed, **settings).eval()
+            if name == 'BatchNorm':
+                batch_norms(encoder)
+                estimate_statistics(encoder, [part / 255 for part in train.images.split(500)])
+            figures[f'{name}, seed {seed}'] = accuracies(encoder, train, test)
+    return figures
+
+
 def head_run(seed, images_in_part, groups, head_norm, train, test, epochs):
     "A GroupNorm encoder with a norm in its head: BatchNorm, or LayerNorm (None images)"
     config = replace(SETTINGS, seed=seed, epochs=epochs, head_norm=head_norm)
@@ -392,16 +406,17 @@ def one_row(wanted, seed):
                **settings)
 
 
-def read_results():
-    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-
-
 def main(words):
     keep_freed_memory()
     if words == ['cost']:
         costs = dict(cost_of_steps(), on=describe_machine(torch.device('cpu')))
         print(costs)
-        write_json(RESULTS, read_results() | {'cost of a step': costs})
+        keep_result(RESULTS, ['cost of a step'], costs)
+        return
+    if words == ['untrained']:
+        figures = untrained_figures(sample('train'), sample('test'))
+        keep_result(RESULTS, ['untrained'],
+                    figures | dict(on=describe_machine(torch.device('cpu'))))
         return
     if words[:1] == ['row']:
         print(one_row(words[1], int(words[2])))
@@ -417,8 +432,8 @@ def main(words):
             continue
         key = f'{name}, seed {seed}'
         made_with = recorded(settings, seed, epochs)
-        if key in read_results() and not few:
-            if read_results()[key]['settings'] != made_with:
+        if key in read_results(RESULTS) and not few:
+            if read_results(RESULTS)[key]['settings'] != made_with:
                 sys.exit(f'{key} in {RESULTS} was made with other settings')
             continue
         start = time.perf_counter()
@@ -427,10 +442,9 @@ def main(words):
         print(key, figures, flush=True)
         if few:
             continue
-        results = read_results()
         machine = describe_machine(torch.device('cpu'))
-        results[key] = figures | dict(seed=seed, settings=made_with, on=machine)
-        write_json(RESULTS, results)
+        figures |= dict(seed=seed, settings=made_with, on=machine)
+        keep_result(RESULTS, [key], figures)
 
 
 if __name__ == '__main__':

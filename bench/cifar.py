@@ -7,10 +7,8 @@ initialisation and a supervised network of the same shape.
 
 Everything that is finished is kept, runs in runs/cifar (another folder: --out) and figures in
 cifar.json, so a stopped script goes on where it was; pieces can be named (python bench/cifar.py
-"pretrain ten-1" "features ten-1"). `python bench/cifar.py store` copies the hour's run,
-thinned, into nbs/stored/hour.
+"pretrain ten-1" "features ten-1").
 """
-import json
 import sys
 import time
 from dataclasses import asdict, replace
@@ -18,19 +16,16 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 
-from long_runs import finished_run, take_folder
+from long_runs import finished_run, keep_result, read_results, take_folder
 from simclr_nb.augment import SimCLRAugment, Views
 from simclr_nb.checkpoints import load_model
 from simclr_nb.cifar import cifar10
-from simclr_nb.core import (atomic_path, describe_machine, generator, keep_freed_memory,
-                            write_json)
+from simclr_nb.core import describe_machine, generator, keep_freed_memory
 from simclr_nb.evaluate import (accuracy, confusion_matrix, embed, knn_accuracy, label_subset,
                                 linear_predict, linear_probe, view_measures)
 from simclr_nb.finetune import fine_tune, linear_probe_sgd
-from simclr_nb.resnet import save_encoder
-from simclr_nb.runs import TrainConfig, build_model, read_run
+from simclr_nb.runs import TrainConfig, build_model
 
 HERE = Path(__file__).resolve().parent
 OUT = Path('runs/cifar')
@@ -155,27 +150,6 @@ def pieces(train, test):
 
 # the commands
 
-def store(folder=HERE.parent / 'nbs/stored/hour', every=25):
-    """What the notebooks need of the hour's run: settings, machine, every 25th step, encoder
-    and head in half precision"""
-    folder.mkdir(parents=True, exist_ok=True)
-    model = load_model(OUT / 'hour').half()
-    save_encoder(model.encoder, folder / 'encoder', overwrite=True, size=RUNS['hour'].size)
-    history = read_run(OUT / 'hour')[2]
-    rows = [row for row in history if row['step'] % every == 0 or row is history[-1]]
-    files = {name: (OUT / 'hour' / name).read_bytes()
-             for name in ('settings.json', 'machine.json')}
-    files['head.safetensors'] = save(model.head.state_dict())
-    files['metrics.jsonl'] = ''.join(json.dumps(row) + '\n' for row in rows).encode()
-    for name, content in files.items():
-        with atomic_path(folder / name, overwrite=True) as temporary:
-            temporary.write_bytes(content)
-
-
-def read_figures(path):
-    return json.loads(path.read_text()) if path.exists() else {}
-
-
 def make_pieces(wanted):
     jobs = pieces(cifar10('train'), cifar10('test'))
     unknown = [name for name in wanted if name not in jobs]
@@ -183,22 +157,17 @@ def make_pieces(wanted):
         sys.exit(f'no such piece: {", ".join(unknown)}; there are {", ".join(jobs)}')
     path = HERE / 'cifar.json'
     for name in wanted or jobs:
-        if name in read_figures(path):
+        if name in read_results(path):
             continue
         start = time.perf_counter()
         figures = jobs[name]()
         seconds = time.perf_counter() - start
-        done = read_figures(path) # anew: another process may have added a piece
         machine = describe_machine(torch.device('cpu'))
-        done[name] = figures | dict(took=round(seconds), on=machine)
-        write_json(path, done)
+        keep_result(path, [name], figures | dict(took=round(seconds), on=machine))
         print(f'{name}: {seconds:.0f} s', flush=True)
 
 
 def main(wanted):
-    if wanted == ['store']:
-        store()
-        return
     keep_freed_memory()
     make_pieces(wanted)
 

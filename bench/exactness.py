@@ -5,22 +5,23 @@
 (c) a batch of N/k images alone, with the learning rate by the rule: as many images as (a), in k
     times the updates, and as many updates, with a k-th of the images.
 
-    OMP_NUM_THREADS=1 python bench/exactness.py          # the rows: some hours of one core
+    OMP_NUM_THREADS=1 python bench/exactness.py          # the rows: many hours of one core
+    OMP_NUM_THREADS=1 python bench/exactness.py 'N 1024, tau 0.1'    # those that begin so
     OMP_NUM_THREADS=1 python bench/exactness.py micro    # only the part about micro-batches
     OMP_NUM_THREADS=1 python bench/exactness.py gradients    # only that about directions
+    OMP_NUM_THREADS=1 python bench/exactness.py untrained    # networks before their first step
     python bench/exactness.py row 'N 1024, tau 0.1, exact' 7    # one row with a seed of yours
 
 The runs see 43,008 of the training images, in views of 16x16 pixels. The base learning rate of
-each row is the best of three, or of more while the best is the smallest or the largest, by
-5,000 other training images and the first seed; the other seeds keep it. Only then are the test
-images looked at, once. Needs CIFAR-10 (simclr_data), but for `micro` and `gradients`. What is
-finished is kept, runs in runs/exactness (another folder: --out) and figures in exactness.json,
-so the script can be stopped at any time.
+each row is the best of three, or of more while the best is the smallest or the largest: by
+accuracy on 5,000 other training images, in the mean of two seeds that only choose. Then come
+other seeds and the test images, which are looked at once. Needs CIFAR-10 (simclr_data), but
+for `micro`. What is finished is kept, runs in runs/exactness (another folder: --out) and
+figures in exactness.json, so the script can be stopped at any time.
 """
-import json
+import copy
 import sys
-import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -28,15 +29,15 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from long_runs import finished_run, need, take_folder
+from long_runs import finished_run, is_stored, keep_result, need, read_results, take_folder
 from simclr_nb.accumulate import accumulate
 from simclr_nb.checkpoints import load_model
 from simclr_nb.cifar import cifar10
-from simclr_nb.core import describe_machine, keep_freed_memory, write_json
+from simclr_nb.core import describe_machine, keep_freed_memory
 from simclr_nb.data import hold_out, sample
 from simclr_nb.evaluate import embed, knn_accuracy, linear_probe
 from simclr_nb.ntxent import nt_xent
-from simclr_nb.runs import TrainConfig
+from simclr_nb.runs import TrainConfig, build_model
 from simclr_nb.train import prepare, step_views, update
 
 HERE = Path(__file__).resolve().parent
@@ -44,7 +45,7 @@ RESULTS = HERE / 'exactness.json'
 OUT = Path('runs/exactness')
 SETTINGS = TrainConfig(width=8, precision='float32', device='cpu',
                        checkpoint_minutes=5.)
-SAMPLE_IMAGES = 96_000 # that a run on the sample sees, for `gradients`: 24 epochs of 4,000
+SAMPLE_EPOCHS = 25 # of the runs on the sample, for `gradients`
 
 # the rows about features
 FEATURES = replace(SETTINGS, size=16, embed_size=32, groups=8, weight_standardised=True)
@@ -55,7 +56,8 @@ RATES = (1., 2., 4.) # base learning rates of LARS
 LEAST_RATE, LARGEST_RATE = .25, 16.
 PARTS = (4, 16)
 BANK = 10_000 # labelled training images for kNN and the linear probe
-SEEDS = (0, 1, 2)
+CHOOSING_SEEDS = (100, 101) # of the runs that choose a rate, and have no other part
+SEEDS = (0, 1, 2, 3, 4)
 
 
 # the three ways
@@ -70,19 +72,20 @@ def parts_loss(z, parts, temperature): # (2N, D), rows i and i+N a pair
 def rows_of(n, temperature):
     "(name, settings of the run, parts of its loss)"
     place = f'N {n}, tau {temperature}'
-    whole = dict(batch=n, temperature=temperature, epochs=EPOCHS)
+    whole = dict(batch=n, temperature=temperature, epochs=EPOCHS, micro_batch=512)
     yield f'{place}, exact', whole, 1
     for k in PARTS:
         yield f'{place}, plain in {k} parts', whole, k
     for k in PARTS:
-        alone = whole | dict(batch=n // k)
+        alone = whole | dict(batch=n // k, micro_batch=None)
         yield f'{place}, {n // k} alone, equal images', alone, 1
         yield f'{place}, {n // k} alone, equal updates', alone | dict(epochs=EPOCHS / k), 1
 
 
 def longer_rows(temperature):
     "Some of them again, in runs of several times the length"
-    longer = dict(batch=1024, temperature=temperature, epochs=LONGER * EPOCHS)
+    longer = dict(batch=1024, temperature=temperature, epochs=LONGER * EPOCHS,
+                  micro_batch=512)
     for k in (1, 16):
         way = f'plain in {k} parts' if k > 1 else 'exact'
         yield f'N 1024, tau {temperature}, {way}, longer', longer, k
@@ -90,20 +93,21 @@ def longer_rows(temperature):
 
 def tables():
     "All rows, as lists that get all their seeds one after the other, the most telling first"
-    yield [*rows_of(1024, .1), *rows_of(1024, .5)]
-    yield [*rows_of(1024, .2), *longer_rows(.1), *rows_of(256, .1), *rows_of(2048, .1)]
+    yield [*rows_of(1024, .1)]
+    yield [*rows_of(1024, .5)]
+    yield [*longer_rows(.1), *rows_of(1024, .2), *rows_of(256, .1), *rows_of(2048, .1)]
 
 
 def run_config(settings, seed, rate):
     "The settings of a run, and how many of the images it learns from"
     epochs = max(round(settings['epochs']), 1) # less than a pass: a pass over fewer images
-    config = replace(FEATURES, batch=settings['batch'], temperature=settings['temperature'],
-                     epochs=epochs, warmup_epochs=epochs / 10, seed=seed, lr=rate)
+    config = replace(FEATURES, **settings | dict(epochs=epochs), warmup_epochs=epochs / 10,
+                     seed=seed, lr=rate)
     return config, round(KEPT * settings['epochs'] / epochs)
 
 
 def trained(settings, parts, seed, rate, train):
-    "The model of a run, trained unless it is there, and its history"
+    "The model of a run, trained unless it is there, its machine and its history"
     config, images = run_config(settings, seed, rate)
     # by its settings: rows may share a run
     folder = OUT / (f'batch-{config.batch}-tau-{config.temperature}-epochs-'
@@ -111,8 +115,8 @@ def trained(settings, parts, seed, rate, train):
     loss = None
     if parts > 1:
         loss = partial(parts_loss, parts=parts, temperature=config.temperature)
-    _, history = finished_run(config, train[:images], folder, progress=False, loss=loss)
-    return load_model(folder), history
+    machine, history = finished_run(config, train[:images], folder, progress=False, loss=loss)
+    return load_model(folder), machine, history
 
 
 def accuracies(model, bank, test):
@@ -121,8 +125,8 @@ def accuracies(model, bank, test):
                 linear=linear_probe(bank_h, bank.labels, test_h, test.labels))
 
 
-def held_out_score(found): # kNN and linear accuracy
-    return found['knn'] + found['linear']
+def held_out_score(found): # kNN and linear accuracy, of each choosing seed
+    return sum(figures['knn'] + figures['linear'] for figures in found) / len(found)
 
 
 def best_rate(settings, parts, train, held_out):
@@ -130,9 +134,11 @@ def best_rate(settings, parts, train, held_out):
     tried, wanted = {}, list(RATES)
     while wanted:
         for rate in wanted:
-            model, history = trained(settings, parts, 0, rate, train)
-            tried[rate] = accuracies(model, train[:BANK], held_out)
-            tried[rate] |= dict(loss=history[-1]['loss'])
+            tried[rate] = []
+            for seed in CHOOSING_SEEDS:
+                model, _, history = trained(settings, parts, seed, rate, train)
+                found = accuracies(model, train[:BANK], held_out)
+                tried[rate].append(found | dict(loss=history[-1]['loss']))
         best = max(tried, key=lambda rate: held_out_score(tried[rate]))
         wanted = []
         if best == min(tried) and best > LEAST_RATE:
@@ -150,18 +156,34 @@ def loss_curve(history, points=12):
 
 def row_figures(settings, parts, seed, rate, train, test):
     "The accuracy on test images"
-    model, history = trained(settings, parts, seed, rate, train)
-    return dict(rate=rate, updates=len(history), loss=history[-1]['loss'],
-                minutes=round(history[-1]['seconds'] / 60, 1), **settings, parts=parts,
-                loss_curve=loss_curve(history), **accuracies(model, train[:BANK], test))
+    model, machine, history = trained(settings, parts, seed, rate, train)
+    config, images = run_config(settings, seed, rate)
+    return dict(rate=rate, batch=config.batch, updates=len(history), parts=parts, images=images,
+                loss=history[-1]['loss'], loss_curve=loss_curve(history),
+                minutes=round(history[-1]['seconds'] / 60, 1), settings=asdict(config),
+                on=machine, **accuracies(model, train[:BANK], test))
+
+
+def untrained_figures(train, test):
+    "The accuracy on test images of networks before their first step"
+    rows = {}
+    for seed in SEEDS:
+        model = build_model(replace(FEATURES, seed=seed)).eval()
+        rows[f'seed {seed}'] = accuracies(model, train[:BANK], test)
+    return rows
 
 
 # the same run in other micro-batches
 
-def trajectory(config, images, dtype, updates):
-    "(loss, all weights in a row, as float64) of each of the first updates of a run"
+def trajectory(config, images, dtype, updates, nudged=False):
+    """(loss, all weights in a row, as float64) of each of the first updates of a run
+
+    Nudged: one weight begins at the next number that the dtype has."""
     training = prepare(config, images)
     training.model.to(dtype)
+    if nudged:
+        weight = next(training.model.parameters()).data.view(-1)
+        weight[0] = torch.nextafter(weight[0], weight[0] + 1)
     training.forward = lambda views: training.model(views.to(dtype))
     for step in range(updates):
         row = update(training, step_views(training, step), step)
@@ -185,6 +207,9 @@ def micro_batches(updates=(1, 5, 20, 50)):
             run = list(trajectory(in_chunks, sample('train'), dtype, max(updates)))
             figures[f'{dtype}, micro-batch {micro_batch}'] = {
                 str(n): distance(run[n - 1][1], whole[n - 1][1]) for n in updates}
+        run = list(trajectory(config, sample('train'), dtype, max(updates), nudged=True))
+        figures[f'{dtype}, one weight nudged'] = {
+            str(n): distance(run[n - 1][1], whole[n - 1][1]) for n in updates}
     return figures
 
 
@@ -218,27 +243,39 @@ def agreement(model, training, temperature, batches, counts=(4, 16, 64)):
     return figures | {'another batch': others.mean().item()}
 
 
-def sample_run(temperature, train):
-    "The model of a run on the sample with the exact gradient of 256 images"
-    epochs = SAMPLE_IMAGES // (len(train) // 256 * 256)
-    config = replace(SETTINGS, batch=256, temperature=temperature, epochs=epochs,
-                     warmup_epochs=epochs / 10)
-    folder = OUT / f'sample-tau-{temperature}'
-    finished_run(config, train, folder, progress=False)
-    return load_model(folder)
+def effective_negatives(model, views, temperature):
+    """How many negatives count for a view, the median over views: one over the sum of the
+    squared weights exp(cosine / temperature), which are scaled to sum to one"""
+    with torch.no_grad():
+        u = F.normalize(model(views), dim=1)
+    rows = torch.arange(len(u))
+    weights = torch.exp(u @ u.T / temperature)
+    weights[rows, rows] = 0. # a view itself
+    weights[rows, rows.roll(len(u) // 2)] = 0. # its partner
+    weights = weights / weights.sum(1, keepdim=True)
+    return (1 / weights.square().sum(1)).median().item()
 
 
-def gradients(train, temperatures=(.1, .5), batch=1024, batches=9):
-    "`agreement` before training, and after `sample_run`"
+def gradients(train, fresh, temperatures=(.1, .5), seeds=(0, 1, 2), looks=(3, 25), batch=1024):
+    """`agreement` before training and after some epochs of runs on the sample with the exact
+    gradient of 256 images, by batches of images that were not trained on"""
     figures = {}
-    for temperature in temperatures:
-        config = replace(SETTINGS, batch=batch, temperature=temperature, epochs=5)
-        training = prepare(config, train)
-        trained_model = sample_run(temperature, train)
-        for when, model in (('untrained', training.model), ('trained', trained_model.train())):
-            name = f'tau {temperature}, {when}'
-            figures[name] = agreement(model, training, temperature, batches)
-            print(name, figures[name], flush=True)
+    for temperature, seed in product(temperatures, seeds):
+        config = replace(SETTINGS, batch=256, temperature=temperature, epochs=SAMPLE_EPOCHS,
+                         warmup_epochs=SAMPLE_EPOCHS / 10, seed=seed)
+        training = prepare(replace(config, batch=batch), fresh)
+
+        def look(epoch, model, history):
+            if epoch == 0 or epoch in looks:
+                model = copy.deepcopy(model) # its gradients are not those of the run
+                found = agreement(model, training, temperature, len(fresh) // batch)
+                views = step_views(training, 0)[:]
+                found['effective negatives'] = effective_negatives(model, views, temperature)
+                figures[f'tau {temperature}, epoch {epoch}, seed {seed}'] = found
+                print(temperature, seed, epoch, found, flush=True)
+
+        look(0, build_model(config), [])
+        pretrain(config, train, progress=False, on_epoch=look)
     return figures
 
 
@@ -254,55 +291,56 @@ def one_row(wanted, seed):
     "The figures of one row with any seed, at the rate found for it; nothing is written"
     found = {name: (settings, parts) for table in tables() for name, settings, parts in table}
     settings, parts = need(wanted, found, 'row')
-    first = read_results().get(f'{wanted}, seed 0')
-    if first is None:
-        sys.exit(f'no rate has been chosen for {wanted!r} yet: its row with seed 0 comes first')
+    results = read_results(RESULTS)
+    first = results['first rows'].get(f'{wanted}, seed 0', {}) # its rate was chosen by seed 0
+    rate = results.get(f'{wanted}, rates', {}).get('best', first.get('rate'))
+    if rate is None:
+        sys.exit(f'no rate has been chosen for {wanted!r} yet')
     train, _, test = images_for_rows()
-    return row_figures(settings, parts, seed, first['rate'], train, test)
+    return row_figures(settings, parts, seed, rate, train, test)
 
 
-def all_rows():
+def chosen_rate(name, settings, parts, train, held_out):
+    key, (config, images) = f'{name}, rates', run_config(settings, CHOOSING_SEEDS[0], RATES[0])
+    if not is_stored(key, read_results(RESULTS), config):
+        best, tried = best_rate(settings, parts, train, held_out)
+        tried = {str(rate): tried[rate] for rate in sorted(tried)}
+        keep(key, dict(best=best, tried=tried, images=images, settings=asdict(config)))
+    return read_results(RESULTS)[key]['best']
+
+
+def some_rows(beginning):
     train, held_out, test = images_for_rows()
-    for table, seed in product(tables(), SEEDS):
+    for table, seed in ((table, seed) for table in tables() for seed in SEEDS):
         for name, settings, parts in table:
-            results = read_results()
-            key = f'{name}, seed {seed}'
-            if key in results:
-                continue
-            start = time.perf_counter()
-            if seed == 0:
-                rate, tried = best_rate(settings, parts, train, held_out)
-                found = dict(tried={str(rate): tried[rate] for rate in sorted(tried)})
-            else:
-                rate, found = results[f'{name}, seed 0']['rate'], {}
-            found |= row_figures(settings, parts, seed, rate, train, test)
-            keep(key, found, time.perf_counter() - start)
+            if name.startswith(beginning):
+                rate = chosen_rate(name, settings, parts, train, held_out)
+                config, _ = run_config(settings, seed, rate)
+                key = f'{name}, seed {seed}'
+                if not is_stored(key, read_results(RESULTS), config):
+                    keep(key, row_figures(settings, parts, seed, rate, train, test))
 
 
-def read_results():
-    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-
-
-def keep(key, figures, seconds):
-    results = read_results()
-    machine = describe_machine(torch.device('cpu'))
-    results[key] = figures | dict(seconds=round(seconds), on=machine)
-    write_json(RESULTS, results)
+def keep(key, figures):
+    figures = dict(on=describe_machine(torch.device('cpu'))) | figures
+    keep_result(RESULTS, [key], figures)
     print(key, figures, flush=True)
 
 
 def main(wanted):
     keep_freed_memory()
-    start = time.perf_counter()
     if wanted == ['micro']:
-        keep('micro-batches', micro_batches(), time.perf_counter() - start)
+        keep('micro-batches', micro_batches())
     elif wanted == ['gradients']:
-        train, _ = hold_out(sample('train'))
-        keep('gradients', gradients(train), time.perf_counter() - start)
+        fresh = cifar10('train')[-6144:] # the sample is from the first 6,000
+        keep('directions', gradients(sample('train'), fresh))
+    elif wanted == ['untrained']:
+        train, _, test = images_for_rows()
+        keep('untrained', untrained_figures(train, test))
     elif wanted[:1] == ['row'] and len(wanted) == 3:
         print(one_row(wanted[1], int(wanted[2])))
-    elif not wanted:
-        all_rows()
+    elif len(wanted) < 2:
+        some_rows(''.join(wanted))
     else:
         sys.exit(__doc__)
 

@@ -2,26 +2,25 @@
 with every base learning rate, at a short and at a longer budget.
 
     OMP_NUM_THREADS=1 python bench/grid.py    # an hour of one core for each learning rate
+    OMP_NUM_THREADS=1 python bench/grid.py 'rate 0.5, 64'    # only cells that begin so
+    OMP_NUM_THREADS=1 python bench/grid.py untrained    # networks before their first step
     python bench/grid.py cell 'rate 1.0, 16 epochs, N 256, tau 0.1' 7    # one, with your seed
 
 Every budget is whole at the first learning rate before the next rate begins. What is finished
 is kept, runs in runs/grid (another folder: --out) and figures in grid.json, so the script can
 be stopped at any time.
 """
-import json
 import sys
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 
-import torch
-
-from long_runs import finished_run, need, take_folder
+from long_runs import finished_run, is_stored, keep_result, need, read_results, take_folder
 from simclr_nb.checkpoints import load_model
-from simclr_nb.core import describe_machine, keep_freed_memory, write_json
+from simclr_nb.core import keep_freed_memory
 from simclr_nb.data import sample
 from simclr_nb.evaluate import embed, knn_accuracy, linear_probe
-from simclr_nb.runs import TrainConfig
+from simclr_nb.runs import TrainConfig, build_model
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / 'grid.json'
@@ -42,28 +41,36 @@ def cells():
                            epochs=epochs, warmup_epochs=epochs / 10)
 
 
-def cell_figures(key, config, train, test):
-    folder = OUT / key.replace(', ', '-').replace(' ', '-')
-    _, history = finished_run(config, train, folder, progress=False)
-    encoder = load_model(folder).encoder
+def accuracies(encoder, train, test):
     train_h, test_h = embed(encoder, train), embed(encoder, test)
     return dict(knn=knn_accuracy(train_h, train.labels, test_h, test.labels),
-                linear=linear_probe(train_h, train.labels, test_h, test.labels),
-                loss=history[-1]['loss'], updates=len(history),
-                minutes=round(history[-1]['seconds'] / 60, 1), settings=asdict(config),
-                on=describe_machine(torch.device('cpu')))
+                linear=linear_probe(train_h, train.labels, test_h, test.labels))
 
 
-def read_results():
-    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+def untrained_figures(train, test, seeds=range(5)):
+    "Accuracies of networks before their first step, by seed"
+    figures = {}
+    for seed in seeds:
+        encoder = build_model(replace(SETTINGS, seed=seed)).encoder.eval()
+        figures[f'seed {seed}'] = accuracies(encoder, train, test)
+    return figures
 
 
-def all_cells(train, test):
+def cell_figures(key, config, train, test):
+    folder = OUT / key.replace(', ', '-').replace(' ', '-')
+    machine, history = finished_run(config, train, folder, progress=False)
+    figures = accuracies(load_model(folder).encoder, train, test)
+    return figures | dict(loss=history[-1]['loss'], updates=len(history),
+                          minutes=round(history[-1]['seconds'] / 60, 1),
+                          settings=asdict(config), on=machine)
+
+
+def some_cells(beginning, train, test):
     for key, config in cells():
-        if key not in read_results():
+        if key.startswith(beginning) and not is_stored(key, read_results(RESULTS), config):
             figures = cell_figures(key, config, train, test)
             print(key, figures['knn'], figures['linear'], figures['minutes'], flush=True)
-            write_json(RESULTS, read_results() | {key: figures})
+            keep_result(RESULTS, [key], figures)
 
 
 def main(words):
@@ -72,10 +79,12 @@ def main(words):
     if words[:1] == ['cell'] and len(words) == 3: # nothing is written to grid.json
         config = replace(need(words[1], dict(cells()), 'cell'), seed=int(words[2]))
         print(cell_figures(f'{words[1]}, seed {config.seed}', config, train, test))
-    elif words:
-        sys.exit(__doc__)
+    elif words == ['untrained']:
+        keep_result(RESULTS, ['untrained'], untrained_figures(train, test))
+    elif len(words) < 2:
+        some_cells(''.join(words), train, test)
     else:
-        all_cells(train, test)
+        sys.exit(__doc__)
 
 
 if __name__ == '__main__':

@@ -1,9 +1,14 @@
-"""What the scripts with long runs have in common: their command line, and a run in a folder."""
+"""What the scripts with long runs have in common: their command line, the figures they keep,
+and a run in a folder."""
 import argparse
+import json
 import sys
 from pathlib import Path
 
-from simclr_nb.runs import read_run
+from filelock import FileLock
+
+from simclr_nb.core import write_json
+from simclr_nb.runs import TrainConfig, read_run
 from simclr_nb.train import pretrain
 
 
@@ -25,11 +30,39 @@ def need(name, known, what): # what: in words, such as entry
     return known[name]
 
 
+def read_results(path): # a JSON file of this folder
+    "The figures in it: a dict, empty before the first one"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def keep_result(path, keys, figures): # keys: where they stand, such as ('tried', 'width 32')
+    "Add figures to a JSON file, to which another process may be adding others"
+    with FileLock(f'{path}.lock'):
+        results = read_results(path)
+        place = results
+        for key in keys[:-1]:
+            place = place.setdefault(key, {})
+        place[keys[-1]] = figures
+        write_json(path, results)
+
+
+def is_stored(key, results, config): # config: of the run that is wanted
+    "Whether figures of this name are there; an exit if other settings have made them"
+    if key not in results:
+        return False
+    if TrainConfig(**results[key]['settings']) != config:
+        sys.exit(f'{key!r} is stored already, with other settings: take it out of the JSON '
+                 'file, or give yours another name')
+    print(f'{key!r} is stored already')
+    return True
+
+
 def finished_run(config, images, folder, **more): # more: for pretrain
     "What machine.json and the metrics of a run hold; it is trained, or resumed, if need be"
     if not (folder / 'head.safetensors').exists():
         pretrain(config, images, folder=folder, resume=folder.exists(), **more)
     made_with, machine, history = read_run(folder)
-    if made_with != config:
-        sys.exit(f'{folder} was made with other settings: move it away, or name another --out')
+    if made_with != config or machine['images_sha256'] != images.sha256():
+        sys.exit(f'{folder} was made with other settings or images: move it away, or name '
+                 'another --out')
     return machine, history

@@ -6,6 +6,7 @@ CPU cores. The rules stand in README.md.
     OMP_NUM_THREADS=1 python bench/record.py preset [SEED ..]    # that preset, on test images
     OMP_NUM_THREADS=2 python bench/record.py enter '30 minutes' [SEED ..]    # the record itself
     OMP_NUM_THREADS=2 python bench/record.py enter '3 hours' [SEED ..]
+    python bench/record.py store    # the entry that the notebooks show, into nbs/stored/record
 
 Settings are chosen by short runs on 45,000 training images, judged by the 5,000 others; those
 of the quick preset on the 5,000 of the bundled sample, judged by 10,000 training images that
@@ -20,14 +21,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
+from safetensors.torch import save
 
-from long_runs import finished_run, need, take_folder
+from long_runs import finished_run, is_stored, keep_result, need, read_results, take_folder
+from simclr_nb.checkpoints import load_model
 from simclr_nb.cifar import cifar10
-from simclr_nb.core import describe_machine, keep_freed_memory, write_json
+from simclr_nb.core import atomic_path, describe_machine, keep_freed_memory
 from simclr_nb.data import hold_out, sample
 from simclr_nb.evaluate import embed, knn_accuracy, linear_probe
 from simclr_nb.report import evaluate_run
-from simclr_nb.runs import PRESETS, TrainConfig
+from simclr_nb.resnet import save_encoder
+from simclr_nb.runs import PRESETS, TrainConfig, read_run
 from simclr_nb.train import pretrain
 
 HERE = Path(__file__).resolve().parent
@@ -41,6 +45,7 @@ SEEDS = (0, 1, 2) # of what test images see; settings are tried out with the fir
 WIDE = replace(BASE, width=32, size=16, embed_size=32, lr=4., min_crop=.2, warmup_epochs=1.)
 ENTRIES = {'30 minutes': replace(WIDE, epochs=17),
            '3 hours': replace(WIDE, epochs=45, compile=True)}
+HOURS = {'30 minutes': .5, '3 hours': 3.} # that an entry may take
 # short runs, some ten minutes of one core each; what is not named is as in BASE
 SMALL = dict(size=16, epochs=11)
 FAST = SMALL | dict(lr=4.)
@@ -105,9 +110,13 @@ def short_run(config, kept, held_out, more_sizes):
                 on=describe_machine(torch.device('cpu')))
 
 
+def folder_of(name): # such as '3 hours, seed 0'
+    return OUT / name.replace(', ', '-').replace(' ', '-')
+
+
 def whole_run(name, config, data, train, test): # data: cifar10 or sample
     "What `simclr_evaluate` says of the encoder of a run, and the minutes of its training"
-    folder = OUT / name.replace(', ', '-').replace(' ', '-')
+    folder = folder_of(name)
     machine, history = finished_run(config, train, folder, about=dict(data=data))
     rows = {row['name']: row for row in evaluate_run(folder, train, test)['rows']}
     return dict(knn=rows['SimCLR']['knn'], linear=rows['SimCLR']['linear'],
@@ -117,25 +126,19 @@ def whole_run(name, config, data, train, test): # data: cifar10 or sample
                 loss=history[-1]['loss'], settings=asdict(config), machine=machine)
 
 
-def read_results():
-    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-
-
-def keep(part, key, figures):
-    results = read_results()
-    results.setdefault(part, {})[key] = figures
-    write_json(RESULTS, results)
+def is_kept(part, key, config):
+    return is_stored(key, read_results(RESULTS).get(part, {}), config)
 
 
 def whole_runs(part, name, config, seeds, data):
     read = {'cifar10': cifar10, 'sample': sample}[data]
     train, test = read('train'), read('test')
     for seed in seeds:
-        key = f'{name}, seed {seed}'
-        if key not in read_results().get(part, {}):
-            figures = whole_run(key, replace(config, seed=seed), data, train, test)
+        key, of_seed = f'{name}, seed {seed}', replace(config, seed=seed)
+        if not is_kept(part, key, of_seed):
+            figures = whole_run(key, of_seed, data, train, test)
             print(key, figures['knn'], figures['linear'], figures['minutes'], flush=True)
-            keep(part, key, figures)
+            keep_result(RESULTS, [part, key], figures)
 
 
 def try_out(part, names):
@@ -146,13 +149,30 @@ def try_out(part, names):
         held_out = cifar10('train')[-10_000:]
     for name in names or tried:
         need(name, tried, 'trial')
-        key = f'{name}, seed 0'
-        if key not in read_results().get(part, {}):
+        key, config = f'{name}, seed 0', replace(base, **tried[name])
+        if not is_kept(part, key, config):
             more_sizes = MORE_SIZES.get(name, ()) if part == 'tried' else ()
-            config = replace(base, **tried[name])
             figures = short_run(config, kept, held_out, more_sizes)
             print(key, figures['by_size'], figures['core_minutes'], flush=True)
-            keep(part, key, figures)
+            keep_result(RESULTS, [part, key], figures)
+
+
+def store(name='3 hours, seed 0', folder=HERE.parent / 'nbs/stored/record', every=50):
+    """What the notebooks need of an entry: settings, machine, results, every 50th step, encoder
+    and head in half precision"""
+    config, _, history = read_run(folder_of(name))
+    model = load_model(folder_of(name)).half()
+    folder.mkdir(parents=True, exist_ok=True)
+    save_encoder(model.encoder, folder / 'encoder', overwrite=True,
+                 size=config.embed_size or config.size)
+    rows = [row for row in history if row['step'] % every == 0 or row is history[-1]]
+    files = {file: (folder_of(name) / file).read_bytes()
+             for file in ('settings.json', 'machine.json', 'results.json')}
+    files['head.safetensors'] = save(model.head.state_dict())
+    files['metrics.jsonl'] = ''.join(json.dumps(row) + '\n' for row in rows).encode()
+    for file, content in files.items():
+        with atomic_path(folder / file, overwrite=True) as temporary:
+            temporary.write_bytes(content)
 
 
 def main(words):
@@ -167,6 +187,8 @@ def main(words):
         whole_runs('preset', 'quick', config, seeds, 'sample')
     elif words[:1] in (['try'], ['quick']):
         try_out('tried' if words[0] == 'try' else 'quick', words[1:])
+    elif words == ['store']:
+        store()
     else:
         sys.exit(__doc__)
 
