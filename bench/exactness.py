@@ -29,7 +29,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from long_runs import finished_run, is_stored, keep_result, need, read_results, take_folder
+from long_runs import (finished_run, is_stored, keep_result, need, need_beginning,
+                       read_results, take_folder)
 from simclr_nb.accumulate import accumulate
 from simclr_nb.checkpoints import load_model
 from simclr_nb.cifar import cifar10
@@ -310,6 +311,8 @@ def chosen_rate(name, settings, parts, train, held_out):
 
 
 def some_rows(beginning):
+    names = [name for table in tables() for name, _, _ in table]
+    need_beginning(beginning, names)
     train, held_out, test = images_for_rows()
     for table, seed in ((table, seed) for table in tables() for seed in SEEDS):
         for name, settings, parts in table:

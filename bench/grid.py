@@ -15,7 +15,8 @@ from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 
-from long_runs import finished_run, is_stored, keep_result, need, read_results, take_folder
+from long_runs import (finished_run, is_stored, keep_result, need, need_beginning,
+                       read_results, take_folder)
 from simclr_nb.checkpoints import load_model
 from simclr_nb.core import keep_freed_memory
 from simclr_nb.data import sample
@@ -66,6 +67,7 @@ def cell_figures(key, config, train, test):
 
 
 def some_cells(beginning, train, test):
+    need_beginning(beginning, [key for key, _ in cells()])
     for key, config in cells():
         if key.startswith(beginning) and not is_stored(key, read_results(RESULTS), config):
             figures = cell_figures(key, config, train, test)

@@ -30,6 +30,12 @@ def need(name, known, what): # what: in words, such as entry
     return known[name]
 
 
+def need_beginning(beginning, names):
+    "An exit that lists the names if none of them begins so"
+    if not any(name.startswith(beginning) for name in names):
+        sys.exit(f'nothing begins with {beginning!r}; there are: ' + '; '.join(names))
+
+
 def read_results(path): # a JSON file of this folder
     "The figures in it: a dict, empty before the first one"
     return json.loads(path.read_text()) if path.exists() else {}

@@ -114,10 +114,12 @@ def folder_of(name): # such as '3 hours, seed 0'
     return OUT / name.replace(', ', '-').replace(' ', '-')
 
 
-def whole_run(name, config, data, train, test): # data: cifar10 or sample
+def whole_run(name, config, data, train, test, most_minutes): # data: cifar10 or sample
     "What `simclr_evaluate` says of the encoder of a run, and the minutes of its training"
     folder = folder_of(name)
     machine, history = finished_run(config, train, folder, about=dict(data=data))
+    if history[-1]['seconds'] > 60 * most_minutes: # before a look at the test images
+        sys.exit(f'{name} took longer than its {most_minutes:g} minutes')
     rows = {row['name']: row for row in evaluate_run(folder, train, test)['rows']}
     return dict(knn=rows['SimCLR']['knn'], linear=rows['SimCLR']['linear'],
                 random_knn=rows['random initialisation']['knn'],
@@ -130,13 +132,13 @@ def is_kept(part, key, config):
     return is_stored(key, read_results(RESULTS).get(part, {}), config)
 
 
-def whole_runs(part, name, config, seeds, data):
+def whole_runs(part, name, config, seeds, data, most_minutes=float('inf')):
     read = {'cifar10': cifar10, 'sample': sample}[data]
     train, test = read('train'), read('test')
     for seed in seeds:
         key, of_seed = f'{name}, seed {seed}', replace(config, seed=seed)
         if not is_kept(part, key, of_seed):
-            figures = whole_run(key, of_seed, data, train, test)
+            figures = whole_run(key, of_seed, data, train, test, most_minutes)
             print(key, figures['knn'], figures['linear'], figures['minutes'], flush=True)
             keep_result(RESULTS, [part, key], figures)
 
@@ -180,7 +182,7 @@ def main(words):
     if words[:1] == ['enter'] and len(words) > 1:
         seeds = list(map(int, words[2:])) or SEEDS
         config = need(words[1], ENTRIES, 'entry')
-        whole_runs('entries', words[1], config, seeds, 'cifar10')
+        whole_runs('entries', words[1], config, seeds, 'cifar10', 60 * HOURS[words[1]])
     elif words[:1] == ['preset']:
         seeds = list(map(int, words[1:])) or SEEDS
         config = replace(PRESETS['quick'], device='cpu')
