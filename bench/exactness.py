@@ -39,7 +39,7 @@ from simclr_nb.data import hold_out, sample
 from simclr_nb.evaluate import embed, knn_accuracy, linear_probe
 from simclr_nb.ntxent import nt_xent
 from simclr_nb.runs import TrainConfig, build_model
-from simclr_nb.train import prepare, step_views, update
+from simclr_nb.train import prepare, pretrain, step_views, update
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / 'exactness.json'
