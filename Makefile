@@ -50,8 +50,7 @@ lab: .venv/dev.done
 	.venv/bin/jupyter lab nbs
 
 docs: .venv/dev.done
-	@command -v quarto >/dev/null || { echo 'make docs needs quarto, which is not in the package registries: https://quarto.org/docs/get-started/'; exit 1; }
-	.venv/bin/nbdev_docs
+	.venv/bin/python tools/pages.py
 
 readme: .venv/dev.done
 	.venv/bin/python tools/readme.py

@@ -111,10 +111,12 @@ class Training:
 
     @property
     def steps_per_epoch(self):
+        "Updates of one epoch; images that fill no whole batch are left out"
         return len(self.images) // self.config.batch
 
     @property
     def total_steps(self):
+        "Updates of the whole run"
         return self.config.epochs * self.steps_per_epoch
 
 # %% ../nbs/09_train.ipynb #check-training

@@ -1,4 +1,5 @@
-"""Draw the diagrams of the notebooks as SVG: nbs/diagram-*.svg.
+"""Draw the diagrams of the notebooks, nbs/diagram-*.svg, and the site's signs: favicon.svg and
+card.png.
 
     python tools/diagrams.py
 
@@ -250,6 +251,29 @@ def similarities():
     return figure
 
 
+# the signs of the site
+
+def favicon():
+    "Two views of one image close together on the circle, another far away"
+    figure, axes = empty_figure(1, 1)
+    figure.patch.set_alpha(0)
+    axes.add_patch(plt.Circle((.5, .5), .36, fill=False, edgecolor=GREY, linewidth=5))
+    for x, y, colour in ((.72, .79, ORANGE), (.84, .62, ORANGE), (.2, .3, BLUE)):
+        axes.add_patch(plt.Circle((x, y), .13, facecolor=colour, zorder=2))
+    return figure
+
+
+def card():
+    "The pipeline under the name, in the shape that previews of links have"
+    figure = pipeline()
+    figure.set_size_inches(12, 6.3)
+    figure.axes[0].set_position((.05, .08, .9, .9 * 12 * 3.5 / 9.7 / 6.3))
+    figure.text(.05, .82, 'simclr_nb', fontsize=44, weight='bold')
+    figure.text(.05, .735, 'SimCLR with exact large-batch gradients, as notebooks',
+                fontsize=21, color=GREY)
+    return figure
+
+
 PIPELINES = dict(pipeline=(), data=('data',), augment=('augment',), resnet=('encoder', 'head'),
                  ntxent=('ntxent',), lars=('lars',))
 OTHERS = dict(accumulation=accumulation, norms=norms, similarities=similarities)
@@ -261,6 +285,8 @@ def main():
         save(pipeline(here), name if name == 'pipeline' else f'pipeline-{name}')
     for name, draw in OTHERS.items():
         save(draw(), name)
+    favicon().savefig(FOLDER / 'favicon.svg', metadata=dict(Date=None), transparent=True)
+    card().savefig(FOLDER / 'card.png', dpi=100, metadata=dict(Software=None))
 
 
 if __name__ == '__main__':

@@ -1,0 +1,96 @@
+"""Make the pages of the site from the notebooks: notebooks in _proc, which Quarto renders into
+_docs.
+
+    python tools/pages.py           # or: make docs
+    python tools/pages.py _proc     # only the notebooks for Quarto, which need no Quarto
+"""
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+from nbdev.config import get_config
+from nbdev.quarto import refresh_quarto_yml
+from nbdev.serve import proc_nbs
+from nbdev.showdoc import BasicMarkdownRenderer
+
+FOLD_FROM = 30 # lines of source, from which on a definition is folded
+
+
+class Definition(BasicMarkdownRenderer):
+    """The heading of an exported definition with the first line of its docstring; parameters and
+    the rest stand in its source below. `renderer` of settings.ini names this class."""
+    def _repr_markdown_(self):
+        link = '{target="_blank" style="float:right; font-size:smaller"}'
+        first_line = (self.docs or '').strip().split('\n')[0]
+        source = next(iter(re.findall(r'\[source\]\([^)]+\)', super()._repr_markdown_())), '')
+        return f'{source}{link if source else ""}\n\n### {self.nm}\n\n*{first_line}*\n'
+
+
+def with_local_links(text, site):
+    "Links to pages of the site without its address, so that they work wherever it lies"
+    return text.replace(f']({site}/', '](')
+
+
+def fold_long_source(source):
+    "Exported source of many lines is folded, with their number in its summary"
+    lines = [line for line in source.splitlines() if not line.startswith('#|')]
+    if '#| code-fold: show' in source and len(lines) >= FOLD_FROM:
+        source = source.replace('#| code-fold: show', '#| code-fold: true')
+        source = source.replace('"Exported source"', f'"Exported source, {len(lines)} lines"')
+    return source
+
+
+def colab_link(name, config):
+    address = (f'https://colab.research.google.com/github/{config.user}/{config.repo}/blob/'
+               f'{config.branch}/{config.nbs_path.name}/{name}')
+    return f'code-links:\n  - text: Open in Colab\n    icon: cloud\n    href: {address}\n'
+
+
+def finish_page(path, config):
+    "Change what nbdev has made of a notebook to what the site shows"
+    nb = nbformat.read(path, 4)
+    site = f'{config.doc_host}{config.doc_baseurl}'
+    for cell in nb.cells:
+        if cell.cell_type == 'raw' and cell.source.startswith('---'):
+            start = cell.source.rstrip().removesuffix('---').rstrip()
+            cell.source = f'{start}\n{colab_link(path.name, config)}---\n'
+        if cell.cell_type == 'markdown':
+            cell.source = with_local_links(cell.source, site)
+        if cell.cell_type == 'code':
+            cell.source = fold_long_source(cell.source)
+        for output in cell.get('outputs', []):
+            text = output.get('data', {}).get('text/markdown')
+            if text:
+                output.data['text/markdown'] = with_local_links(''.join(text), site)
+    nbformat.write(nb, path)
+
+
+def make_pages():
+    "The folder of the notebooks that Quarto renders"
+    config = get_config()
+    refresh_quarto_yml()
+    folder = proc_nbs(force=True)
+    for path in sorted(folder.glob('*.ipynb')):
+        finish_page(path, config)
+    return folder, config
+
+
+def main(wanted):
+    if wanted not in ([], ['_proc']):
+        sys.exit(__doc__)
+    if not wanted and not shutil.which('quarto'):
+        sys.exit('make docs needs quarto, which is not in the package registries: '
+                 'https://quarto.org/docs/get-started/')
+    folder, config = make_pages()
+    if wanted:
+        return
+    subprocess.run(['quarto', 'render', '--no-cache'], cwd=folder, check=True)
+    shutil.rmtree(config.doc_path, ignore_errors=True)
+    shutil.move(folder / config.doc_path.name, config.doc_path)
+
+
+if __name__ == '__main__':
+    main(sys.argv[1:])
