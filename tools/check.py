@@ -26,6 +26,7 @@ IGNORED = shutil.ignore_patterns(
     '.hypothesis',
     '*.egg-info', 'build', 'dist', 'nbdev.yml', 'sidebar.yml')
 MAX_WIDTH = 96 # characters in a line of code, as many as the site's pages show
+MAX_OUTPUT_WIDTH = 100 # characters in a line of text that a cell has shown
 MAX_LINES = 40 # of code in a cell or a function
 MAX_WORKERS = 4 # checks at a time, each a process of one thread and up to 2 GB
 
@@ -188,9 +189,13 @@ def check_requirements():
 # links
 
 def slug(heading):
-    "The anchor that the site gives a heading"
-    words = re.sub(r'[^\w\s-]', '', re.sub(r'[`*$]', '', heading))
-    return re.sub(r'\s+', '-', words.strip().lower())
+    "The anchor that the site gives a heading, by Pandoc's rule"
+    own = re.search(r'\{#([^}\s]+)[^}]*\}\s*$', heading)
+    if own:
+        return own[1]
+    words = re.sub(r'\[([^\]]*)\]\([^)]*\)', r'\1', heading)
+    words = re.sub(r'[^\w\s.-]', '', words).strip().lower()
+    return re.sub(r'^[^a-z]+', '', re.sub(r'\s+', '-', words))
 
 
 def links_in(text):
@@ -200,11 +205,25 @@ def links_in(text):
     return [link for link in found if not re.match(r'\w+:', link)]
 
 
+def page_text(path):
+    "What a page shows as Markdown: its text and what its cells displayed, without code"
+    parts = [text for _, text, _ in read_cells(path, 'markdown')]
+    for _, _, outputs in read_cells(path, 'code'):
+        parts += [''.join(output.get('data', {}).get('text/markdown', ''))
+                  for output in outputs]
+    return re.sub(r'^```.*?^```', '', '\n\n'.join(parts), flags=re.M | re.S)
+
+
 def broken_link(page, link, anchors, site):
     "What is wrong with a link of a page, None if nothing is"
     target, _, anchor = link.partition('#')
     name = Path(target).name if target else page.name
     in_site = page.parent == site
+    if in_site and target.endswith('.html'): # of a definition; the page has the notebook's name
+        stem = Path(target).stem
+        target = next((page for page in anchors
+                       if re.fullmatch(rf'(\d\d\w?_)?{stem}\.ipynb', page)), target)
+        name = target
     if in_site and '/' in target:
         return f'{page.name}: a link out of the site: {link}'
     if target and not (page.parent / target).exists():
@@ -215,15 +234,37 @@ def broken_link(page, link, anchors, site):
 
 def broken_links(site):
     "A line for each link, in the site's pages and in the Markdown files, that leads nowhere"
-    pages = {path: '\n'.join(text for _, text, _ in read_cells(path, 'markdown'))
-             for path in sorted(site.glob('*.ipynb'))}
+    pages = {path: page_text(path) for path in sorted(site.glob('*.ipynb'))}
     for name in ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md'):
         pages[root / name] = (root / name).read_text()
-    anchors = {path.name: {slug(heading) for heading in re.findall(r'^#+ (.+)$', text, re.M)}
+    anchors = {path.name: [slug(heading) for heading in re.findall(r'^#+ (.+)$', text, re.M)]
                for path, text in pages.items()}
     for page, text in pages.items():
         problems = (broken_link(page, link, anchors, site) for link in links_in(text))
         yield from filter(None, problems)
+        if page.parent == site:
+            twice = {name for name in anchors[page.name] if anchors[page.name].count(name) > 1}
+            yield from (f'{page.name}: two headings #{name}' for name in sorted(twice))
+
+
+UGLY = { # what no page may show -> how it is found
+    'an address in memory': r'\bat 0x[0-9a-f]{6,}',
+    'a default of no type': r':NoneType=None',
+    'a link within a link': r'\[\[[^\]]*\]\([^)]*\)\]\(',
+    'the end of a doubled backtick': r'(?<!`)``(?!`)[^`\n]*`(?!`)'}
+
+
+def page_problems(path):
+    "What is wrong with a page beside its links"
+    first = json.loads(path.read_text())['cells'][0]
+    front = ''.join(first['source']) if first['cell_type'] == 'raw' else ''
+    for field in ('title', 'description'):
+        if not re.search(rf'^{field}: \S', front, re.M):
+            yield f'{path.name}: no {field} in the front matter'
+    text = page_text(path)
+    for what, pattern in UGLY.items():
+        for found in re.finditer(pattern, text):
+            yield f'{path.name}: {what}: {found[0][:60]}'
 
 
 def sidebar_problems():
@@ -236,16 +277,18 @@ def sidebar_problems():
 
 
 def check_links():
-    "The docs build finds its inputs; links between pages, notebooks and files lead somewhere"
+    "The pages of the site can be made; links between pages, notebooks and files lead somewhere"
     with project_copy() as copy:
-        build = 'from nbdev.serve import proc_nbs; print(proc_nbs())'
-        status, said = run(sys.executable, '-c', build, cwd=copy, PYTHONPATH=str(copy))
+        status, said = run(sys.executable, 'tools/pages.py', '_proc', cwd=copy,
+                           PYTHONPATH=str(copy))
         if status:
-            return [f'docs inputs do not build: {said.strip()[-500:]}']
+            return [f'the pages of the site cannot be made: {said.strip()[-500:]}']
         site = copy / '_proc'
-        missing = [f'docs inputs lack {path.name}' for path in notebooks()
+        missing = [f'the site lacks {path.name}' for path in notebooks()
                    if not (site / path.name).is_file()]
-        return [*missing, *broken_links(site), *sidebar_problems()]
+        pages = [problem for path in sorted(site.glob('*.ipynb'))
+                 for problem in page_problems(path)]
+        return [*missing, *pages, *broken_links(site), *sidebar_problems()]
 
 
 # outputs
@@ -282,6 +325,24 @@ def bad_parts(output):
             yield f'a stored output holds {what}: {text[:80]!r}'
 
 
+def hard_to_read(source, output):
+    "What of a shown output readers of the site cannot see, or not well"
+    data = output.get('data', {})
+    for value in re.findall(r'^#\| *[a-z-]+: ([^"\'\n].*)', source, re.M):
+        if ': ' in value:
+            yield f'the value of a directive needs quotes, since it has a colon: {value[:50]}'
+    if 'image/png' in data and not re.search(r'^#\|\s*fig-alt: \S', source, re.M):
+        yield 'a figure has no fig-alt'
+    text = ''.join(output.get('text', ''))
+    if 'text/markdown' not in data and 'text/html' not in data:
+        text += ''.join(data.get('text/plain', ''))
+    for line in text.splitlines():
+        if len(line) > MAX_OUTPUT_WIDTH:
+            yield f'{len(line)} characters in a line, {MAX_OUTPUT_WIDTH} allowed: {line[:50]}'
+        if re.match(r'\s*\|[\s:|-]+\|\s*$', line):
+            yield 'a table is shown as the text of its Markdown'
+
+
 def is_skipped(source):
     return re.search(r'^#\|\s*(eval:\s*false|skip|notest)', source, re.M)
 
@@ -303,6 +364,9 @@ def check_outputs():
             if shows(source) and not outputs:
                 problems.append(f'{place} should show something, and its output is missing')
             problems += [f'{place}: {bad}' for output in outputs for bad in bad_parts(output)]
+            if not re.search(r'^#\|\s*hide', source, re.M):
+                problems += [f'{place}: {bad}' for output in outputs
+                             for bad in hard_to_read(source, output)]
         problems += [f'{path.name} cell {id} is text, but holds code'
                      for id, source, _ in read_cells(path, 'markdown')
                      if source.startswith('#|')]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 from nbdev.config import get_config
+from nbdev.doclinks import NbdevLookup
 from nbdev.quarto import refresh_quarto_yml
 from nbdev.serve import proc_nbs
 from nbdev.showdoc import BasicMarkdownRenderer
@@ -20,13 +21,21 @@ FOLD_FROM = 30 # lines of source, from which on a definition is folded
 
 
 class Definition(BasicMarkdownRenderer):
-    """The heading of an exported definition with the first line of its docstring; parameters and
-    the rest stand in its source below. `renderer` of settings.ini names this class."""
+    """The heading of an exported definition, with the first line of its docstring
+
+    Parameters and the rest stand in its source below. `renderer` of settings.ini names this
+    class."""
+    def __init__(self, sym, name=None, title_level=3):
+        definition = getattr(sym, 'fget', sym) # of a property its function
+        name = name or definition.__qualname__
+        super().__init__(sym, name=name, title_level=title_level)
+        self.fn = f'{definition.__module__}.{name}'
+
     def _repr_markdown_(self):
-        link = '{target="_blank" style="float:right; font-size:smaller"}'
+        source = NbdevLookup().code(self.fn)
+        link = f'[source]({source}){{target="_blank" style="float:right; font-size:smaller"}}'
         first_line = (self.docs or '').strip().split('\n')[0]
-        source = next(iter(re.findall(r'\[source\]\([^)]+\)', super()._repr_markdown_())), '')
-        return f'{source}{link if source else ""}\n\n### {self.nm}\n\n*{first_line}*\n'
+        return f'{link if source else ""}\n\n### {self.nm}\n\n*{first_line}*\n'
 
 
 def with_local_links(text, site):
