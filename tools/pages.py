@@ -29,7 +29,9 @@ class Definition(BasicMarkdownRenderer):
         definition = getattr(sym, 'fget', sym) # of a property its function
         name = name or definition.__qualname__
         super().__init__(sym, name=name, title_level=title_level)
-        self.fn = f'{definition.__module__}.{name}'
+        self.fn = name
+        if definition.__module__ not in ('__main__', 'builtins'):
+            self.fn = f'{definition.__module__}.{name}'
 
     def _repr_markdown_(self):
         source = NbdevLookup().code(self.fn)
