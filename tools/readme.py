@@ -35,7 +35,7 @@ def readme_text(index=root / 'nbs/index.ipynb'):
     nb = nbformat.read(index, 4)
     nb.cells = list(page_cells(nb.cells))
     text, _ = MarkdownExporter().from_notebook_node(nb)
-    text = re.sub(r'\]\((\d\d\w?_\w+\.ipynb|diagram-)', r'](nbs/\1', text)
+    text = re.sub(r'\]\(([\w-]+\.(ipynb|svg))', r'](nbs/\1', text)
     return re.sub(r'\n{3,}', '\n\n', text).strip() + '\n'
 
 
