@@ -40,6 +40,10 @@ def is_text(cell):
     return cell['cell_type'] == 'markdown'
 
 
+def is_text_with_name(cell): # below the title, whose cell shows nothing else
+    return is_text(cell) and not ''.join(cell['source']).startswith('# ')
+
+
 def is_shown(cell): # runs in tests, is no part of the package and imports nothing
     source = ''.join(cell['source'])
     other = re.search(r'^#\|\s*(export|hide|default)|import ', source, re.M)
@@ -110,6 +114,30 @@ def broken_heading_link(copy):
     replace(copy / 'nbs/06_accumulate.ipynb', r'(\]\(\d\d\w?_\w+\.ipynb#)', r'\1not-')
 
 
+def broken_link_to_definition(copy):
+    "a link to a definition that is not there"
+    change_cell(copy, '06_accumulate.ipynb', is_text_with_name,
+                adds('', '[x](accumulate.html#not_there)'))
+
+
+def no_description(copy):
+    "a page without a description"
+    change_cell(copy, '05_lars.ipynb', is_text,
+                lambda cell: cell.update(source=[cell['source'][0].strip()]))
+
+
+def heading_twice(copy):
+    "two headings with one anchor"
+    change_cell(copy, '05_lars.ipynb', is_text_with_name,
+                adds('', '## Twice', '', '## Twice'))
+
+
+def link_in_link(copy):
+    "a link that becomes a link within a link"
+    change_cell(copy, '05_lars.ipynb', is_text_with_name,
+                adds('', '[`accumulate`](06_accumulate.ipynb)'))
+
+
 def unlisted_page(copy):
     "a page that is not in the sidebar"
     replace(copy / '_quarto.yml', r'\n[^\n]*\b05_lars\.ipynb[^\n]*', '')
@@ -167,6 +195,36 @@ def stored_warning(copy):
     change_cell(copy, '04_ntxent.ipynb', is_shown, lambda cell: cell['outputs'].append(warning))
 
 
+def no_alt_text(copy):
+    "a picture without words for those who cannot see it"
+    def without_alt(cell):
+        cell['source'] = [line for line in cell['source'] if 'fig-alt' not in line]
+    change_cell(copy, '05_lars.ipynb', has_picture, without_alt)
+
+
+def colon_in_directive(copy):
+    "a directive that YAML cannot read"
+    def with_colon(cell):
+        cell['source'].insert(0, '#| fig-cap: one: two\n')
+    change_cell(copy, '05_lars.ipynb', has_picture, with_colon)
+
+
+def shown_text(*lines):
+    "A change that makes a cell have printed these lines"
+    output = {'name': 'stdout', 'output_type': 'stream', 'text': list(lines)}
+    return lambda cell: cell['outputs'].append(output)
+
+
+def table_as_text(copy):
+    "a Markdown table shown as text"
+    change_cell(copy, '04_ntxent.ipynb', is_shown, shown_text('| a | b |\n', '|---|---|\n'))
+
+
+def wide_output(copy):
+    "a shown line of 101 characters"
+    change_cell(copy, '04_ntxent.ipynb', is_shown, shown_text(101 * 'x'))
+
+
 def code_as_text(copy):
     "code in a cell for text"
     change_cell(copy, '04_ntxent.ipynb', is_text,
@@ -216,11 +274,12 @@ BREAKS = { # check that must catch them -> breaks
     'clean': (dirty_notebook, execution_count),
     'export': (edited_module, orphan_module, unexported_edit),
     'readme': (stale_readme, changed_index),
-    'links': (broken_page_link, broken_heading_link, unlisted_page, unreadable_page),
+    'links': (broken_page_link, broken_heading_link, broken_link_to_definition, no_description,
+              heading_twice, link_in_link, unlisted_page, unreadable_page),
     'requirements': (missing_requirement, missing_dev_requirement, missing_bench_requirement,
                      missing_command),
     'outputs': (missing_picture, missing_table, unrun_cell, stored_warning,
-                code_as_text),
+                code_as_text, no_alt_text, colon_in_directive, table_as_text, wide_output),
     'style': (wide_line, long_cell, long_function, wide_script, wide_main),
     'notebooks=04_ntxent.ipynb': (failing_cell,),
     'notebooks=05_lars.ipynb': (broken_import,)}
