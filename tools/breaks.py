@@ -138,6 +138,11 @@ def link_in_link(copy):
                 adds('', '[`accumulate`](06_accumulate.ipynb)'))
 
 
+def unlisted_paper(copy):
+    "a paper that the references lack"
+    replace(copy / 'nbs/references.bib', r'url = \{https://arxiv', 'url = {http://elsewhere')
+
+
 def unlisted_page(copy):
     "a page that is not in the sidebar"
     replace(copy / '_quarto.yml', r'\n[^\n]*\b05_lars\.ipynb[^\n]*', '')
@@ -275,7 +280,7 @@ BREAKS = { # check that must catch them -> breaks
     'export': (edited_module, orphan_module, unexported_edit),
     'readme': (stale_readme, changed_index),
     'links': (broken_page_link, broken_heading_link, broken_link_to_definition, no_description,
-              heading_twice, link_in_link, unlisted_page, unreadable_page),
+              heading_twice, link_in_link, unlisted_paper, unlisted_page, unreadable_page),
     'requirements': (missing_requirement, missing_dev_requirement, missing_bench_requirement,
                      missing_command),
     'outputs': (missing_picture, missing_table, unrun_cell, stored_warning,

@@ -254,6 +254,13 @@ UGLY = { # what no page may show -> how it is found
     'the end of a doubled backtick': r'(?<!`)``(?!`)[^`\n]*`(?!`)'}
 
 
+def unlisted_papers(path, bibliography):
+    "Links to papers that the list of references lacks"
+    for address in re.findall(r'\]\((https://arxiv\.org/[^)]+)\)', page_text(path)):
+        if f'url = {{{address}}}' not in bibliography:
+            yield f'{path.name}: a paper that references.bib lacks: {address}'
+
+
 def page_problems(path):
     "What is wrong with a page beside its links"
     first = json.loads(path.read_text())['cells'][0]
@@ -262,6 +269,7 @@ def page_problems(path):
         if not re.search(rf'^{field}: \S', front, re.M):
             yield f'{path.name}: no {field} in the front matter'
     text = page_text(path)
+    yield from unlisted_papers(path, (path.parent / 'references.bib').read_text())
     for what, pattern in UGLY.items():
         for found in re.finditer(pattern, text):
             yield f'{path.name}: {what}: {found[0][:60]}'

@@ -54,6 +54,22 @@ def fold_long_source(source):
     return source
 
 
+def papers(text, bibliography):
+    "The keys of the entries of a BibTeX file whose address a text links to"
+    entries = re.findall(r'^@\w+\{([^,]+),.*?url = \{([^}]+)\}', bibliography, re.M | re.S)
+    return [key for key, address in entries if f']({address})' in text]
+
+
+def references(text, folder):
+    "Front matter and a last section for the papers that a page links to; both may be empty"
+    keys = papers(text, (folder / 'references.bib').read_text())
+    if not keys:
+        return '', ''
+    cited = ', '.join(f'@{key}' for key in keys)
+    front = f"bibliography: references.bib\nnocite: '{cited}'\n"
+    return front, '## References\n\n::: {#refs}\n:::'
+
+
 def colab_link(name, config):
     address = (f'https://colab.research.google.com/github/{config.user}/{config.repo}/blob/'
                f'{config.branch}/{config.nbs_path.name}/{name}')
@@ -64,10 +80,12 @@ def finish_page(path, config):
     "Change what nbdev has made of a notebook to what the site shows"
     nb = nbformat.read(path, 4)
     site = f'{config.doc_host}{config.doc_baseurl}'
+    text = '\n'.join(cell.source for cell in nb.cells if cell.cell_type == 'markdown')
+    front, last_section = references(text, path.parent)
     for cell in nb.cells:
         if cell.cell_type == 'raw' and cell.source.startswith('---'):
             start = cell.source.rstrip().removesuffix('---').rstrip()
-            cell.source = f'{start}\n{colab_link(path.name, config)}---\n'
+            cell.source = f'{start}\n{front}{colab_link(path.name, config)}---\n'
         if cell.cell_type == 'markdown':
             cell.source = with_local_links(cell.source, site)
         if cell.cell_type == 'code':
@@ -76,6 +94,8 @@ def finish_page(path, config):
             text = output.get('data', {}).get('text/markdown')
             if text:
                 output.data['text/markdown'] = with_local_links(''.join(text), site)
+    if last_section:
+        nb.cells.append(nbformat.v4.new_markdown_cell(last_section))
     nbformat.write(nb, path)
 
 
