@@ -188,6 +188,7 @@ def show_image(image, # (3, H, W) or (H, W): uint8 0-255 or float 0-1
         ax.imshow(image.permute(1, 2, 0).numpy(), interpolation='nearest')
     ax.set_xticks([])
     ax.set_yticks([])
+    ax.spines[:].set_visible(True) # a frame around the image, whatever the style
     if title is not None:
         ax.set_title(title, fontsize=8, parse_math=False)
     return ax

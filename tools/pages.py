@@ -45,6 +45,11 @@ def with_local_links(text, site):
     return text.replace(f']({site}/', '](')
 
 
+def with_alt_text(text):
+    "Drawings that stand alone, with their caption as alternative text, too"
+    return re.sub(r'^!\[(.+)\]\(([\w.-]+)\)$', r'![\1](\2){fig-alt="\1"}', text, flags=re.M)
+
+
 def fold_long_source(source):
     "Exported source of many lines is folded, with their number in its summary"
     lines = [line for line in source.splitlines() if not line.startswith('#|')]
@@ -87,7 +92,7 @@ def finish_page(path, config):
             start = cell.source.rstrip().removesuffix('---').rstrip()
             cell.source = f'{start}\n{front}{colab_link(path.name, config)}---\n'
         if cell.cell_type == 'markdown':
-            cell.source = with_local_links(cell.source, site)
+            cell.source = with_alt_text(with_local_links(cell.source, site))
         if cell.cell_type == 'code':
             cell.source = fold_long_source(cell.source)
         for output in cell.get('outputs', []):
