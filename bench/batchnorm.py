@@ -25,11 +25,10 @@ import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from long_runs import keep_result, read_results
+from long_runs import accuracies, keep_result, read_results
 from simclr_nb.augment import Views
 from simclr_nb.core import describe_machine, generator, keep_freed_memory
 from simclr_nb.data import hold_out, sample
-from simclr_nb.evaluate import embed, knn_accuracy, linear_probe
 from simclr_nb.ntxent import nt_xent
 from simclr_nb.resnet import build_encoder, init_weights
 from simclr_nb.runs import TrainConfig
@@ -211,12 +210,6 @@ def test_loss(model, test, config, batches=8):
     model.eval()
     return mean([nt_xent(model(views_of(test, step, config)), config.temperature).item()
                  for step in range(min(batches, len(test) // config.batch))])
-
-
-def accuracies(encoder, train, test):
-    train_h, test_h = embed(encoder, train), embed(encoder, test)
-    return dict(knn=knn_accuracy(train_h, train.labels, test_h, test.labels),
-                linear=linear_probe(train_h, train.labels, test_h, test.labels))
 
 
 # the runs

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import torch
 
-from long_runs import is_stored, keep_result, read_results
+from long_runs import accuracies, is_stored, keep_result, read_results
 from simclr_nb.core import describe_machine, keep_freed_memory
 from simclr_nb.data import sample
-from simclr_nb.evaluate import embed, knn_accuracy, linear_probe
 from simclr_nb.runs import TrainConfig, build_model
 from simclr_nb.train import pretrain
 
@@ -26,18 +25,13 @@ ARMS = {'crops and colours': COLOURS, # the colour settings of TrainConfig are t
         'crops alone': replace(COLOURS, strength=0., grey=0.)}
 
 
-def accuracies(encoder):
-    train, test = sample('train'), sample('test')
-    train_h, test_h = embed(encoder, train), embed(encoder, test)
-    return dict(knn=knn_accuracy(train_h, train.labels, test_h, test.labels),
-                linear=linear_probe(train_h, train.labels, test_h, test.labels))
-
-
 def trained_figures(config):
-    model, history = pretrain(config, sample('train'), progress=False)
-    last_epoch = history[-(5000 // config.batch):]
-    return {name: sum(row[name] for row in last_epoch) / len(last_epoch)
-            for name in ('loss', 'top1')} | accuracies(model.encoder)
+    train = sample('train')
+    model, history = pretrain(config, train, progress=False)
+    last_epoch = history[-(len(train) // config.batch):]
+    figures = accuracies(model.encoder, train, sample('test'))
+    return figures | {name: sum(row[name] for row in last_epoch) / len(last_epoch)
+                      for name in ('loss', 'top1')}
 
 
 def keep(key, config, figures):
@@ -57,7 +51,8 @@ def main():
         before = replace(COLOURS, seed=seed)
         key = f'before training, seed {seed}'
         if not is_stored(key, read_results(RESULTS), before):
-            keep(key, before, accuracies(build_model(before).eval().encoder))
+            encoder = build_model(before).eval().encoder
+            keep(key, before, accuracies(encoder, sample('train'), sample('test')))
 
 
 if __name__ == '__main__':

@@ -29,14 +29,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from long_runs import (finished_run, is_stored, keep_result, need, need_beginning,
-                       read_results, take_folder)
+from long_runs import (accuracies, finished_run, is_stored, keep_result, need,
+                       need_beginning, read_results, take_folder)
 from simclr_nb.accumulate import accumulate
 from simclr_nb.checkpoints import load_model
 from simclr_nb.cifar import cifar10
 from simclr_nb.core import describe_machine, keep_freed_memory
 from simclr_nb.data import hold_out, sample
-from simclr_nb.evaluate import embed, knn_accuracy, linear_probe
 from simclr_nb.ntxent import nt_xent
 from simclr_nb.runs import TrainConfig, build_model
 from simclr_nb.train import prepare, pretrain, step_views, update
@@ -120,12 +119,6 @@ def trained(settings, parts, seed, rate, train):
     return load_model(folder), machine, history
 
 
-def accuracies(model, bank, test):
-    bank_h, test_h = embed(model.encoder, bank), embed(model.encoder, test)
-    return dict(knn=knn_accuracy(bank_h, bank.labels, test_h, test.labels),
-                linear=linear_probe(bank_h, bank.labels, test_h, test.labels))
-
-
 def held_out_score(found): # kNN and linear accuracy, of each choosing seed
     return sum(figures['knn'] + figures['linear'] for figures in found) / len(found)
 
@@ -138,7 +131,7 @@ def best_rate(settings, parts, train, held_out):
             tried[rate] = []
             for seed in CHOOSING_SEEDS:
                 model, _, history = trained(settings, parts, seed, rate, train)
-                found = accuracies(model, train[:BANK], held_out)
+                found = accuracies(model.encoder, train[:BANK], held_out)
                 tried[rate].append(found | dict(loss=history[-1]['loss']))
         best = max(tried, key=lambda rate: held_out_score(tried[rate]))
         wanted = []
@@ -162,7 +155,7 @@ def row_figures(settings, parts, seed, rate, train, test):
     return dict(rate=rate, batch=config.batch, updates=len(history), parts=parts, images=images,
                 loss=history[-1]['loss'], loss_curve=loss_curve(history),
                 minutes=round(history[-1]['seconds'] / 60, 1), settings=asdict(config),
-                on=machine, **accuracies(model, train[:BANK], test))
+                on=machine, **accuracies(model.encoder, train[:BANK], test))
 
 
 def untrained_figures(train, test):
@@ -170,7 +163,7 @@ def untrained_figures(train, test):
     rows = {}
     for seed in SEEDS:
         model = build_model(replace(FEATURES, seed=seed)).eval()
-        rows[f'seed {seed}'] = accuracies(model, train[:BANK], test)
+        rows[f'seed {seed}'] = accuracies(model.encoder, train[:BANK], test)
     return rows
 
 

@@ -15,12 +15,11 @@ from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 
-from long_runs import (finished_run, is_stored, keep_result, need, need_beginning,
+from long_runs import (accuracies, finished_run, is_stored, keep_result, need, need_beginning,
                        read_results, take_folder)
 from simclr_nb.checkpoints import load_model
 from simclr_nb.core import keep_freed_memory
 from simclr_nb.data import sample
-from simclr_nb.evaluate import embed, knn_accuracy, linear_probe
 from simclr_nb.runs import TrainConfig, build_model
 
 HERE = Path(__file__).resolve().parent
@@ -40,12 +39,6 @@ def cells():
         key = f'rate {rate}, {epochs} epochs, N {batch}, tau {temperature}'
         yield key, replace(SETTINGS, batch=batch, temperature=temperature, lr=rate,
                            epochs=epochs, warmup_epochs=epochs / 10)
-
-
-def accuracies(encoder, train, test):
-    train_h, test_h = embed(encoder, train), embed(encoder, test)
-    return dict(knn=knn_accuracy(train_h, train.labels, test_h, test.labels),
-                linear=linear_probe(train_h, train.labels, test_h, test.labels))
 
 
 def untrained_figures(train, test, seeds=range(5)):

@@ -1,5 +1,5 @@
 """What the scripts with long runs have in common: their command line, the figures they keep,
-and a run in a folder."""
+what features are worth, and a run in a folder."""
 import argparse
 import json
 import sys
@@ -8,6 +8,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from simclr_nb.core import write_json
+from simclr_nb.evaluate import embed, knn_accuracy, linear_probe
 from simclr_nb.runs import TrainConfig, read_run
 from simclr_nb.train import pretrain
 
@@ -34,6 +35,13 @@ def need_beginning(beginning, names):
     "An exit that lists the names if none of them begins so"
     if not any(name.startswith(beginning) for name in names):
         sys.exit(f'nothing begins with {beginning!r}; there are: ' + '; '.join(names))
+
+
+def accuracies(encoder, bank, images, size=None): # size: of whole images, None: as they are
+    "Of kNN and of a linear probe, 0..1, that learn from the bank and predict the images"
+    bank_h, images_h = (embed(encoder, part, size=size) for part in (bank, images))
+    return dict(knn=knn_accuracy(bank_h, bank.labels, images_h, images.labels),
+                linear=linear_probe(bank_h, bank.labels, images_h, images.labels))
 
 
 def read_results(path): # a JSON file of this folder

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
+from long_runs import accuracies
 from simclr_nb.core import describe_machine, write_json
 from simclr_nb.data import sample
-from simclr_nb.evaluate import embed, knn_accuracy, linear_probe
 from simclr_nb.runs import PRESETS, build_model
 
 HERE = Path(__file__).resolve().parent
@@ -26,14 +26,6 @@ SETTINGS = {
     'eight channels in a group': EXACTLY | dict(group_channels=8)}
 
 
-def accuracies(config, train, test):
-    "kNN accuracy and that of a linear probe, 0..1, of the network that `config` starts from"
-    encoder = build_model(config).encoder
-    train_h, test_h = embed(encoder, train), embed(encoder, test)
-    return dict(knn=knn_accuracy(train_h, train.labels, test_h, test.labels),
-                linear=linear_probe(train_h, train.labels, test_h, test.labels))
-
-
 def main():
     train, test = sample('train'), sample('test')
     result = dict(command='python bench/random_networks.py', rows=[],
@@ -41,7 +33,8 @@ def main():
     for name, settings in SETTINGS.items():
         for seed in SEEDS:
             config = replace(PRESETS['quick'], seed=seed, **settings)
-            row = dict(name=name, seed=seed) | accuracies(config, train, test)
+            encoder = build_model(config).encoder
+            row = dict(name=name, seed=seed) | accuracies(encoder, train, test)
             result['rows'].append(row)
             print(row, flush=True)
     write_json(HERE / 'random_networks.json', result)

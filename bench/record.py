@@ -23,12 +23,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
-from long_runs import finished_run, is_stored, keep_result, need, read_results, take_folder
+from long_runs import (accuracies, finished_run, is_stored, keep_result, need, read_results,
+                       take_folder)
 from simclr_nb.checkpoints import load_model
 from simclr_nb.cifar import cifar10
 from simclr_nb.core import atomic_path, describe_machine, keep_freed_memory
 from simclr_nb.data import hold_out, sample
-from simclr_nb.evaluate import embed, knn_accuracy, linear_probe
 from simclr_nb.report import evaluate_run
 from simclr_nb.resnet import save_encoder
 from simclr_nb.runs import PRESETS, TrainConfig, read_run
@@ -90,12 +90,6 @@ TRIED_QUICK = {
 }
 EVALUATED = 32 # pixels that images are brought to for their features
 MORE_SIZES = {'views of 16 pixels, rate 4': (24, 40)} # for which other sizes are looked at, too
-
-
-def accuracies(encoder, bank, images, size):
-    bank_h, images_h = (embed(encoder, part, size=size) for part in (bank, images))
-    return dict(knn=knn_accuracy(bank_h, bank.labels, images_h, images.labels),
-                linear=linear_probe(bank_h, bank.labels, images_h, images.labels))
 
 
 def short_run(config, kept, held_out, more_sizes):
