@@ -82,6 +82,12 @@ def rows_of(n, temperature):
         yield f'{place}, {n // k} alone, equal updates', alone | dict(epochs=EPOCHS / k), 1
 
 
+def small_parts(temperature, k=64):
+    "Plain accumulation whose parts have so few images that its gradient should suffer"
+    whole = dict(batch=1024, temperature=temperature, epochs=EPOCHS, micro_batch=512)
+    yield f'N 1024, tau {temperature}, plain in {k} parts', whole, k
+
+
 def longer_rows(temperature):
     "Some of them again, in runs of several times the length"
     longer = dict(batch=1024, temperature=temperature, epochs=LONGER * EPOCHS,
@@ -95,6 +101,7 @@ def tables():
     "All rows, as lists that get all their seeds one after the other, the most telling first"
     yield [*rows_of(1024, .1)]
     yield [*rows_of(1024, .5)]
+    yield [*small_parts(.1), *small_parts(.5)]
     yield [*longer_rows(.1), *rows_of(1024, .2), *rows_of(256, .1), *rows_of(2048, .1)]
 
 
