@@ -293,8 +293,7 @@ def one_row(wanted, seed):
     found = {name: (settings, parts) for table in tables() for name, settings, parts in table}
     settings, parts = need(wanted, found, 'row')
     results = read_results(RESULTS)
-    first = results['first rows'].get(f'{wanted}, seed 0', {}) # its rate was chosen by seed 0
-    rate = results.get(f'{wanted}, rates', {}).get('best', first.get('rate'))
+    rate = results.get(f'{wanted}, rates', {}).get('best')
     if rate is None:
         sys.exit(f'no rate has been chosen for {wanted!r} yet')
     train, _, test = images_for_rows()
