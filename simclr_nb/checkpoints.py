@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['write_checkpoint', 'read_checkpoint', 'save_checkpoint', 'newest_checkpoint', 'resume_run', 'open_run', 'part_name',
-           'save_model', 'load_newest', 'load_model']
+           'load_newest', 'load_model', 'save_model']
 
 # %% ../nbs/08a_checkpoints.ipynb #imports
 import copy, hashlib, io, os, pickle
@@ -62,7 +62,7 @@ def read_checkpoint(path): # a file that write_checkpoint made
         raise ValueError(f'{path} holds something else than tensors and plain values, '
                          f'and was not loaded: {e}'[:300]) from None
 
-# %% ../nbs/08a_checkpoints.ipynb #newest
+# %% ../nbs/08a_checkpoints.ipynb #save-checkpoint
 def save_checkpoint(files:RunFiles, # of the run
                     state): # a dict of tensors and plain values; its step: the steps done
     """Write a checkpoint and remove all but the last two
@@ -75,6 +75,7 @@ def save_checkpoint(files:RunFiles, # of the run
     for old in files.checkpoints()[:-2]:
         old.unlink()
 
+# %% ../nbs/08a_checkpoints.ipynb #newest
 def newest_checkpoint(files:RunFiles): # of the run
     """State of the newest whole checkpoint (None if there is none), paths of damaged newer ones
 
@@ -91,32 +92,6 @@ def newest_checkpoint(files:RunFiles): # of the run
         raise ValueError(f'every checkpoint in {files.folder} is damaged: {names}; '
                          'nothing was changed')
     return None, []
-
-# %% ../nbs/08a_checkpoints.ipynb #check-resumed
-_MAY_CHANGE = ('device', 'micro_batch', 'channels_last', 'compile', 'checkpoint_minutes')
-
-def _check_settings_same(saved, config, place): # but for those that only move the rounding
-    for field in fields(config):
-        before = getattr(saved, field.name)
-        now = getattr(config, field.name)
-        if field.name not in _MAY_CHANGE and before != now:
-            raise ValueError(f'{field.name} must be {before!r} as in {place}, since another '
-                             f'value would change the result; got {now!r}')
-
-def _check_same_run(folder, saved, config, recorded, machine):
-    _check_settings_same(saved, config, folder)
-    for name in ('encoder', 'augment', 'loss'): # parts of the user's own, by name
-        before = recorded.get('parts', {}).get(name, 'none of your own')
-        now = machine.get('parts', {}).get(name, 'none of your own')
-        require(before == now, name, f'be that of the run in {folder}, {before}', now)
-    require(recorded.get('images_sha256') == machine['images_sha256'], 'images',
-            f'be those that the run in {folder} began with', 'others')
-
-def _check_same_checkpoint(folder, state, config, machine): # it knows whose it is, should the
-    place = f'the last checkpoint in {folder}' # files beside it have been changed
-    _check_settings_same(settings_from_dict(state['settings']), config, place)
-    require(state['images'] == machine['images_sha256'], 'images', f'be those of {place}',
-            'others')
 
 # %% ../nbs/08a_checkpoints.ipynb #resume
 def _rewind(files, config, machine, recorded, history): # the record, to the end of this history
@@ -155,6 +130,32 @@ def resume_run(files:RunFiles, # of a run that nobody else works on
                  'the rounding will differ')
     _rewind(files, config, machine | {'step': step}, recorded, history)
     return state, history
+
+# %% ../nbs/08a_checkpoints.ipynb #check-resumed
+_MAY_CHANGE = ('device', 'micro_batch', 'channels_last', 'compile', 'checkpoint_minutes')
+
+def _check_settings_same(saved, config, place): # but for those that only move the rounding
+    for field in fields(config):
+        before = getattr(saved, field.name)
+        now = getattr(config, field.name)
+        if field.name not in _MAY_CHANGE and before != now:
+            raise ValueError(f'{field.name} must be {before!r} as in {place}, since another '
+                             f'value would change the result; got {now!r}')
+
+def _check_same_run(folder, saved, config, recorded, machine):
+    _check_settings_same(saved, config, folder)
+    for name in ('encoder', 'augment', 'loss'): # parts of the user's own, by name
+        before = recorded.get('parts', {}).get(name, 'none of your own')
+        now = machine.get('parts', {}).get(name, 'none of your own')
+        require(before == now, name, f'be that of the run in {folder}, {before}', now)
+    require(recorded.get('images_sha256') == machine['images_sha256'], 'images',
+            f'be those that the run in {folder} began with', 'others')
+
+def _check_same_checkpoint(folder, state, config, machine): # it knows whose it is, should the
+    place = f'the last checkpoint in {folder}' # files beside it have been changed
+    _check_settings_same(settings_from_dict(state['settings']), config, place)
+    require(state['images'] == machine['images_sha256'], 'images', f'be those of {place}',
+            'others')
 
 # %% ../nbs/08a_checkpoints.ipynb #open-folder
 @contextmanager
@@ -195,54 +196,13 @@ def open_run(folder, # of a run, new unless it is resumed; None keeps nothing
             last = next(reversed(files.checkpoints()), 'none yet')
             raise FloatingPointError(f'{e}. Last checkpoint: {last}') from None
 
-# %% ../nbs/08a_checkpoints.ipynb #own-parts
+# %% ../nbs/08a_checkpoints.ipynb #part-name
 def part_name(part): # a function, a module or another object; None: none of the user's own
     "The name under which a run records a part of the user's own: module and class or function"
     if part is None:
         return None
     named = part if hasattr(part, '__qualname__') else type(part)
     return f'{named.__module__}.{named.__qualname__}'
-
-def save_model(files:RunFiles, # of the run
-               model:SimCLR, # encoder and head
-               size:int): # height and width of its views, pixels
-    "Write encoder and head as they are now into the folder of a run"
-    def weights(module):
-        return {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
-    if has_settings(model.encoder):
-        save_encoder(model.encoder, files.encoder, overwrite=True, size=size)
-    else:
-        with atomic_path(files.encoder_weights, overwrite=True) as temporary:
-            temporary.write_bytes(save(weights(model.encoder)))
-        write_json(files.encoder_settings,
-                   dict(format=ENCODER_FORMAT, own=part_name(model.encoder), size=size))
-    with atomic_path(files.head, overwrite=True) as temporary:
-        temporary.write_bytes(save(weights(model.head)))
-
-# %% ../nbs/08a_checkpoints.ipynb #load-parts
-def _build_again(config, machine, encoder, folder): # the model of a run, untrained
-    recorded = machine.get('parts', {}).get('encoder')
-    if recorded and encoder is None:
-        raise ValueError(f'encoder must be given: the run in {folder} has one of its own, '
-                         f'{recorded}')
-    require(part_name(encoder) == recorded, 'encoder',
-            f'be that of the run in {folder}, {recorded or "none of your own"}',
-            part_name(encoder))
-    return build_model(config, copy.deepcopy(encoder))
-
-def _load_finished(model, files): # weights as they were after the last step
-    if has_settings(model.encoder):
-        encoder = load_encoder(files.encoder)
-        for key in ENCODER_SETTINGS:
-            was, is_ = encoder.config[key], model.encoder.config[key]
-            if was != is_:
-                raise ValueError(f'encoder in {files.folder} does not fit its settings: '
-                                 f'{key} is {was!r}, not {is_!r}')
-        weights = encoder.state_dict()
-    else:
-        weights = load_file(files.encoder_weights)
-    model.encoder.load_state_dict(weights)
-    model.head.load_state_dict(load_file(files.head))
 
 # %% ../nbs/08a_checkpoints.ipynb #load-model
 def load_newest(folder, # of a run, ended or not
@@ -271,9 +231,52 @@ def load_newest(folder, # of a run, ended or not
         raise ValueError(f'encoder or head in {folder} is damaged or does not fit its '
                          f'settings: {e}'[:300]) from None
 
+# %% ../nbs/08a_checkpoints.ipynb #load-parts
+def _build_again(config, machine, encoder, folder): # the model of a run, untrained
+    recorded = machine.get('parts', {}).get('encoder')
+    if recorded and encoder is None:
+        raise ValueError(f'encoder must be given: the run in {folder} has one of its own, '
+                         f'{recorded}')
+    require(part_name(encoder) == recorded, 'encoder',
+            f'be that of the run in {folder}, {recorded or "none of your own"}',
+            part_name(encoder))
+    return build_model(config, copy.deepcopy(encoder))
+
+def _load_finished(model, files): # weights as they were after the last step
+    if has_settings(model.encoder):
+        encoder = load_encoder(files.encoder)
+        for key in ENCODER_SETTINGS:
+            was, is_ = encoder.config[key], model.encoder.config[key]
+            if was != is_:
+                raise ValueError(f'encoder in {files.folder} does not fit its settings: '
+                                 f'{key} is {was!r}, not {is_!r}')
+        weights = encoder.state_dict()
+    else:
+        weights = load_file(files.encoder_weights)
+    model.encoder.load_state_dict(weights)
+    model.head.load_state_dict(load_file(files.head))
+
+# %% ../nbs/08a_checkpoints.ipynb #load-model-only
 def load_model(folder, # of a run, ended or not
                encoder=None): # an nn.Module like the run's, if it has one of its own
     """Encoder and head of a run, on the CPU in eval mode
 
     Raises: what `load_newest` raises."""
     return load_newest(folder, encoder)[0]
+
+# %% ../nbs/08a_checkpoints.ipynb #own-parts
+def save_model(files:RunFiles, # of the run
+               model:SimCLR, # encoder and head
+               size:int): # height and width of its views, pixels
+    "Write encoder and head as they are now into the folder of a run"
+    def weights(module):
+        return {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+    if has_settings(model.encoder):
+        save_encoder(model.encoder, files.encoder, overwrite=True, size=size)
+    else:
+        with atomic_path(files.encoder_weights, overwrite=True) as temporary:
+            temporary.write_bytes(save(weights(model.encoder)))
+        write_json(files.encoder_settings,
+                   dict(format=ENCODER_FORMAT, own=part_name(model.encoder), size=size))
+    with atomic_path(files.head, overwrite=True) as temporary:
+        temporary.write_bytes(save(weights(model.head)))

@@ -32,10 +32,10 @@ def require(holds, # what must be true
             allowed:str, # what it must do: 'be at least 1'
             got, # what came instead, in words or as a value
             error=ValueError): # the exception to raise
-    """Nothing if `holds`; otherwise an exception that reads: name must be at least 1, got 0
+    """Returns None if `holds`; otherwise raises an error: name must be at least 1, got 0
 
-    The words are made even if it holds: where that fails or waits for a GPU, write `if` and
-    `raise` instead.
+    The words are put together even if it holds. Where doing so can fail, or has to wait for a
+    GPU, write `if` and `raise` instead.
 
     Raises: `error` unless `holds`."""
     if not holds:
@@ -46,7 +46,7 @@ def require_whole(name:str, # the argument
                   value, # what came
                   least:int=1, # smallest number allowed
                   what:str='a whole number'): # and its unit: 'a whole number of pixels'
-    """Nothing if `value` is an integer of at least `least`
+    """Returns None if `value` is an integer of at least `least`
 
     Raises: `ValueError` otherwise."""
     is_whole = isinstance(value, int) and not isinstance(value, bool)
@@ -66,9 +66,9 @@ def generator(seed:int, # the run's seed, 0 or more
     word = np.random.SeedSequence([seed, name, step]).generate_state(1)[0]
     return torch.Generator().manual_seed(int(word))
 
-# %% ../nbs/00_core.ipynb #atomic-path
+# %% ../nbs/00_core.ipynb #refuse-existing
 def refuse_existing(*paths): # files that are about to be made
-    """Nothing if no file of these names is there
+    """Returns None if there is no file of these names
 
     Raises: `FileExistsError` otherwise."""
     for path in map(Path, paths):
@@ -76,6 +76,7 @@ def refuse_existing(*paths): # files that are about to be made
             raise FileExistsError(f'{path} exists already and is left as it is; '
                                   'choose another name or move it away')
 
+# %% ../nbs/00_core.ipynb #atomic-path
 def _flush(path): # a file or, on POSIX systems, a folder: to the disk
     number = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
@@ -218,7 +219,7 @@ def describe_machine(device): # a torch device
 
 # %% ../nbs/00_core.ipynb #keep-freed-memory
 def keep_freed_memory():
-    """Let this process keep large freed buffers; whether the C library took it
+    """Let this process keep large freed buffers; returns whether the C library agreed
 
     It sets glibc's M_MMAP_THRESHOLD (-3) and M_TRIM_THRESHOLD (-1)."""
     if not sys.platform.startswith('linux'):
