@@ -134,20 +134,6 @@ def linear_probe_sgd(encoder, # frozen; views (n, 3, H, W) in 0..1 -> h (n, F)
             pass
         return accuracy(embed(classifier, test).argmax(1), test.labels.cpu())
 
-# %% ../nbs/10a_finetune.ipynb #keep-best
-def _keep_best(classifier, training, asked, patience): # training yields after each epoch
-    accuracies, best = [], 0 # of the epochs so far, and which was the best
-    for epoch, _ in enumerate(training):
-        logits = embed(classifier, asked)
-        accuracies.append(accuracy(logits.argmax(1), asked.labels.cpu()))
-        if epoch == 0 or accuracies[epoch] > accuracies[best]:
-            best = epoch
-            weights = copy.deepcopy(classifier.state_dict())
-        if epoch - best == patience:
-            break
-    classifier.load_state_dict(weights)
-    classifier.held_out_accuracies = accuracies
-
 # %% ../nbs/10a_finetune.ipynb #fine-tune
 def fine_tune(encoder, # stays as it is: a copy is trained
               images:ImageSet, # labelled
@@ -164,9 +150,9 @@ def fine_tune(encoder, # stays as it is: a copy is trained
     """Encoder, scale and classifier, an `nn.Sequential`: views -> logits (n, classes)
 
     Encoder and linear classifier are trained together on the labels (paper, Appendix B.5).
-    With `patience` a part of the images is held out and asked after every epoch, and the
-    weights of the best epoch come back; the attribute `held_out_accuracies`
-    lists what they gave. Without a noted size the views are as wide as the images.
+    With `patience` a part of the images is held out and asked after every epoch, the weights
+    of the best epoch come back, and the attribute `held_out_accuracies` lists the accuracies
+    of all epochs. Without a noted size the views are as wide as the images.
 
     Raises: `TypeError` or `ValueError` for what does not fit, `FloatingPointError` if the loss
     is not finite."""
@@ -182,6 +168,20 @@ def fine_tune(encoder, # stays as it is: a copy is trained
         _keep_best(classifier, _train_epochs(classifier, kept, *settings, frozen=False), asked,
                    patience)
     return classifier.eval()
+
+# %% ../nbs/10a_finetune.ipynb #keep-best
+def _keep_best(classifier, training, asked, patience): # training yields after each epoch
+    accuracies, best = [], 0 # of the epochs so far, and which was the best
+    for epoch, _ in enumerate(training):
+        logits = embed(classifier, asked)
+        accuracies.append(accuracy(logits.argmax(1), asked.labels.cpu()))
+        if epoch == 0 or accuracies[epoch] > accuracies[best]:
+            best = epoch
+            weights = copy.deepcopy(classifier.state_dict())
+        if epoch - best == patience:
+            break
+    classifier.load_state_dict(weights)
+    classifier.held_out_accuracies = accuracies
 
 # %% ../nbs/10a_finetune.ipynb #save-classifier
 CLASSIFIER_FORMAT = 1 # of a classifier's file
