@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 $(if $(PYTHON),,$(error needs Python 3.11 or newer; none was found: make PYTHON=/path/to/python ...))
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help pretrain test breaks bench lab docs readme clean
+.PHONY: help pretrain test breaks bench lab docs readme tidy clean
 
 help:
 	@echo 'make pretrain   learn from the bundled CIFAR-10 sample and print a table (some minutes)'
@@ -13,6 +13,7 @@ help:
 	@echo 'make lab        open the notebooks in JupyterLab'
 	@echo 'make docs       build the site into _docs (needs quarto)'
 	@echo 'make readme     make README.md from nbs/index.ipynb'
+	@echo 'make tidy       clean and fold the notebooks, make the package and README.md from them'
 
 # The mark of a finished installation is a file, so an interrupted one is taken up again.
 .venv/bin/pip:
@@ -54,6 +55,9 @@ docs: .venv/dev.done
 
 readme: .venv/dev.done
 	.venv/bin/python tools/readme.py
+
+tidy: .venv/dev.done
+	.venv/bin/python tools/tidy.py
 
 clean:
 	rm -rf _proc _docs nbs/nbdev.yml nbs/sidebar.yml

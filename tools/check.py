@@ -78,20 +78,20 @@ def same_file(first, second):
 def changed_by(command, part):
     "Run a command on a copy of the project; the files in folder `part` that it changes"
     with project_copy() as copy:
-        status, said = run(scripts / command, cwd=copy, PYTHONPATH=str(copy))
+        status, said = run(*command, cwd=copy, PYTHONPATH=str(copy))
         if status:
             return [f'{command} failed: {said.strip()[-500:]}']
         names = {part / name for folder in (copy, root) for name in files_in(folder / part)}
-        return [f'{command} changes {name}' for name in sorted(names)
+        return [f'{name} is not what `make tidy` makes' for name in sorted(names)
                 if not same_file(copy / name, root / name)]
 
 
 def check_clean():
-    return changed_by('nbdev_clean', Path('nbs'))
+    return changed_by([sys.executable, 'tools/tidy.py', 'clean'], Path('nbs'))
 
 
 def check_export():
-    return changed_by('nbdev_export', Path('simclr_nb'))
+    return changed_by([scripts / 'nbdev_export'], Path('simclr_nb'))
 
 
 def check_readme():
