@@ -14,17 +14,6 @@ from torch.autograd.function import once_differentiable
 
 from .core import describe, full_precision, require, require_whole
 
-# %% ../nbs/04_ntxent.ipynb #check-loss
-def _check_loss(z, temperature, tile=1):
-    is_float = isinstance(z, torch.Tensor) and z.is_floating_point()
-    require(is_float, 'z', 'be a float tensor (2N, D)', describe(z), TypeError)
-    is_pairs = z.ndim == 2 and len(z) >= 2 and len(z) % 2 == 0 and z.shape[1] >= 1
-    require(is_pairs, 'z', 'have shape (2N, D) with N and D at least 1', tuple(z.shape))
-    require(isinstance(temperature, Real), 'temperature', 'be a number', describe(temperature),
-            TypeError)
-    require(0 < temperature < math.inf, 'temperature', 'be finite and above 0', temperature)
-    require_whole('tile', tile, what='None or a whole number of rows')
-
 # %% ../nbs/04_ntxent.ipynb #loops
 def nt_xent_loops(z, # (2N, D) embeddings, rows i and i+N a pair
                   temperature=.5): # tau
@@ -40,6 +29,17 @@ def nt_xent_loops(z, # (2N, D) embeddings, rows i and i+N a pair
         denominator = sum((cosine[k] / temperature).exp() for k in range(rows) if k != i)
         total = total - torch.log((cosine[partner] / temperature).exp() / denominator)
     return total / rows
+
+# %% ../nbs/04_ntxent.ipynb #check-loss
+def _check_loss(z, temperature, tile=1):
+    is_float = isinstance(z, torch.Tensor) and z.is_floating_point()
+    require(is_float, 'z', 'be a float tensor (2N, D)', describe(z), TypeError)
+    is_pairs = z.ndim == 2 and len(z) >= 2 and len(z) % 2 == 0 and z.shape[1] >= 1
+    require(is_pairs, 'z', 'have shape (2N, D) with N and D at least 1', tuple(z.shape))
+    require(isinstance(temperature, Real), 'temperature', 'be a number', describe(temperature),
+            TypeError)
+    require(0 < temperature < math.inf, 'temperature', 'be finite and above 0', temperature)
+    require_whole('tile', tile, what='None or a whole number of rows')
 
 # %% ../nbs/04_ntxent.ipynb #chance
 def chance_loss(n:int): # N, images in the batch
