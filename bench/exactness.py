@@ -2,13 +2,14 @@
 
 (a) the exact batch of N images,
 (b) plain accumulation: the mean of the losses of k parts, whose images see no other part's,
-(c) a batch of N/k images alone, with the learning rate by the rule: as many images as (a), in k
-    times the updates, and as many updates, with a k-th of the images.
+(c) a batch of N/k images alone: as many images as (a), in k times the updates, and as many
+    updates, with a k-th of the images.
 
     OMP_NUM_THREADS=1 python bench/exactness.py          # the rows: many hours of one core
     OMP_NUM_THREADS=1 python bench/exactness.py 'N 1024, tau 0.1'    # those that begin so
     OMP_NUM_THREADS=1 python bench/exactness.py micro    # only the part about micro-batches
     OMP_NUM_THREADS=1 python bench/exactness.py gradients    # only that about directions
+    OMP_NUM_THREADS=1 python bench/exactness.py 'gradients of rows'    # the same in the rows
     OMP_NUM_THREADS=1 python bench/exactness.py untrained    # networks before their first step
     python bench/exactness.py row 'N 1024, tau 0.1, exact' 7    # one row with a seed of yours
 
@@ -280,6 +281,23 @@ def gradients(train, fresh, temperatures=(.1, .5), seeds=(0, 1, 2), looks=(3, 25
     return figures
 
 
+def directions_of_rows(train, held_out, temperatures=(.1, .5), batches=4):
+    "`agreement` in the networks of the exact rows, after their runs, by held-out images"
+    figures = {}
+    for temperature, seed in product(temperatures, SEEDS):
+        name, settings, parts = next(rows_of(1024, temperature))
+        rate = read_results(RESULTS)[f'{name}, rates']['best']
+        model, _, _ = trained(settings, parts, seed, rate, train)
+        config, _ = run_config(settings, seed, rate)
+        training = prepare(config, held_out)
+        found = agreement(model.train(), training, temperature, batches)
+        views = step_views(training, 0)[:]
+        found['effective negatives'] = effective_negatives(model, views, temperature)
+        figures[f'tau {temperature}, seed {seed}'] = found
+        print(temperature, seed, found, flush=True)
+    return figures
+
+
 # the command
 
 def images_for_rows():
@@ -336,6 +354,9 @@ def main(wanted):
     elif wanted == ['gradients']:
         fresh = cifar10('train')[-6144:] # the sample is from the first 6,000
         keep('directions', gradients(sample('train'), fresh))
+    elif wanted == ['gradients of rows']:
+        train, held_out, _ = images_for_rows()
+        keep('directions of rows', directions_of_rows(train, held_out))
     elif wanted == ['untrained']:
         train, _, test = images_for_rows()
         keep('untrained', untrained_figures(train, test))
