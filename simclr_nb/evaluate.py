@@ -290,7 +290,7 @@ def _per_class(labels, fraction): # images to take of each class
 def label_subset(labels, # (M,) int64
                  fraction:float, # of all M, above 0, at most 1
                  seed:int=0): # of the choice
-    """Rows, sorted, of a random part with round(fraction * M / classes) images of each class
+    """Rows, sorted, of a random part with round(fraction x M / classes) images of each class
 
     Raises: `ValueError` if that is none, or more than a class has."""
     check_labels('labels', labels, 0 if labels is None else len(labels))
