@@ -15,8 +15,9 @@
 
 The runs see 43,008 of the training images, in views of 16x16 pixels. The base learning rate of
 each row is the best of three, or of more while the best is the smallest or the largest: by
-accuracy on 5,000 other training images, in the mean of two seeds that only choose. Then come
-other seeds and the test images, which are looked at once. Needs CIFAR-10 (simclr_data), but
+accuracy on 5,000 other training images, in the mean of two seeds that only choose (a longer
+row has the rate of the short one). Then come other seeds and the test images, which are
+looked at once. Needs CIFAR-10 (simclr_data), but
 for `micro`. What is finished is kept, runs in runs/exactness (another folder: --out) and
 figures in exactness.json, so the script can be stopped at any time.
 """
@@ -53,6 +54,7 @@ FEATURES = replace(SETTINGS, size=16, embed_size=32, groups=8, weight_standardis
 KEPT = 43_008 # images to learn from: every batch size here divides them
 EPOCHS = 4
 LONGER = 4 # times as many, for the rows that ask whether length matters
+LONGER_ROW = ', longer' # how their names end
 RATES = (1., 2., 4.) # base learning rates of LARS
 LEAST_RATE, LARGEST_RATE = .25, 16.
 PARTS = (4, 16)
@@ -90,12 +92,11 @@ def small_parts(temperature, k=64):
 
 
 def longer_rows(temperature):
-    "Some of them again, in runs of several times the length"
-    longer = dict(batch=1024, temperature=temperature, epochs=LONGER * EPOCHS,
-                  micro_batch=512)
-    for k in (1, 16):
+    "Some of them again, in runs of several times the length, at the rate of the short ones"
+    longer = dict(batch=1024, temperature=temperature, epochs=LONGER * EPOCHS)
+    for k in (1, 64, 16):
         way = f'plain in {k} parts' if k > 1 else 'exact'
-        yield f'N 1024, tau {temperature}, {way}, longer', longer, k
+        yield f'N 1024, tau {temperature}, {way}{LONGER_ROW}', longer, k
 
 
 def tables():
@@ -311,7 +312,7 @@ def one_row(wanted, seed):
     found = {name: (settings, parts) for table in tables() for name, settings, parts in table}
     settings, parts = need(wanted, found, 'row')
     results = read_results(RESULTS)
-    rate = results.get(f'{wanted}, rates', {}).get('best')
+    rate = results.get(f'{wanted.removesuffix(LONGER_ROW)}, rates', {}).get('best')
     if rate is None:
         sys.exit(f'no rate has been chosen for {wanted!r} yet')
     train, _, test = images_for_rows()
@@ -328,13 +329,14 @@ def chosen_rate(name, settings, parts, train, held_out):
 
 
 def some_rows(beginning):
-    names = [name for table in tables() for name, _, _ in table]
-    need_beginning(beginning, names)
+    rows = {name: (settings, parts) for table in tables() for name, settings, parts in table}
+    need_beginning(beginning, rows)
     train, held_out, test = images_for_rows()
     for table, seed in ((table, seed) for table in tables() for seed in SEEDS):
         for name, settings, parts in table:
             if name.startswith(beginning):
-                rate = chosen_rate(name, settings, parts, train, held_out)
+                short = name.removesuffix(LONGER_ROW)
+                rate = chosen_rate(short, *rows[short], train, held_out)
                 config, _ = run_config(settings, seed, rate)
                 key = f'{name}, seed {seed}'
                 if not is_stored(key, read_results(RESULTS), config):
