@@ -17,9 +17,9 @@ The runs see 43,008 of the training images, in views of 16x16 pixels. The base l
 each row is the best of three, or of more while the best is the smallest or the largest: by
 accuracy on 5,000 other training images, in the mean of two seeds that only choose (a longer
 row has the rate of the short one). Then come other seeds and the test images, which are
-looked at once. Needs CIFAR-10 (simclr_data), but
-for `micro`. What is finished is kept, runs in runs/exactness (another folder: --out) and
-figures in exactness.json, so the script can be stopped at any time.
+looked at once. Needs CIFAR-10 (simclr_data), but for `micro`. What is finished is kept, runs
+in runs/exactness (another folder: --out) and figures in exactness.json, so the script can be
+stopped at any time.
 """
 import copy
 import sys
