@@ -180,16 +180,36 @@ def has_bf16(device): # a torch device
     return any(getattr(torch.cpu, name)() for name in names if hasattr(torch.cpu, name))
 
 # %% ../nbs/00_core.ipynb #full-precision
+def _reduced_switches(): # PyTorch's, those under which float32 products are rounded now
+    backends = torch.backends
+    switches = (backends.cuda.matmul, backends.cudnn.conv,
+                backends.mkldnn.matmul, backends.mkldnn.conv)
+    return [switch for switch in switches if switch.fp32_precision not in ('none', 'ieee')]
+
+def _own_precision(switch): # what it was set to; 'none' where a more general one says the same
+    precision = switch.fp32_precision
+    switch.fp32_precision = 'none'
+    return 'none' if switch.fp32_precision == precision else precision
+
 @contextmanager
-def full_precision(device): # a torch device or its name
-    "Inside, products of float32 matrices on `device` are in float32: no autocast, no TF32"
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision('highest')
+def full_precision(device, # a torch device or its name
+                   active=True): # False leaves everything as it is
+    """Inside, products and convolutions of float32 tensors on `device` are in float32
+
+    No autocast, no TF32, whichever of PyTorch's switches had allowed it; afterwards they are
+    as they were."""
+    if not active:
+        yield
+        return
+    before = [(switch, _own_precision(switch)) for switch in _reduced_switches()]
+    for switch, _ in before:
+        switch.fp32_precision = 'ieee'
     try:
         with torch.autocast(torch.device(device).type, enabled=False):
             yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        for switch, precision in before:
+            switch.fp32_precision = precision
 
 # %% ../nbs/00_core.ipynb #describe-machine
 def _processor(): # its name, '' where the system does not tell
