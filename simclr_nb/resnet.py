@@ -32,6 +32,14 @@ def _group_count(channels, groups, group_channels):
             return count
     return 1
 
+class _GroupNorm(nn.GroupNorm): # what comes out has the dtype of what comes in
+    def forward(self, x):
+        if x.device.type == 'cpu': # takes bfloat16 beside float32 parameters
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False): # which would make it float32
+            weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+            return F.group_norm(x, self.num_groups, weight, bias, self.eps)
+
 def make_norm(channels:int, # of the features to normalise
               norm='group', # 'group' or 'batch'
               groups:int=32, # wanted groups; a divisor of gcd(groups, channels) is used
@@ -49,7 +57,7 @@ def make_norm(channels:int, # of the features to normalise
     require(norm in ('group', 'batch'), 'norm', "be 'group' or 'batch'", repr(norm))
     if norm == 'batch':
         return nn.BatchNorm2d(channels)
-    return nn.GroupNorm(_group_count(channels, groups, group_channels), channels)
+    return _GroupNorm(_group_count(channels, groups, group_channels), channels)
 
 # %% ../nbs/03_resnet.ipynb #standardise
 def standardise(weight): # of a convolution, (channels out, channels in, height, width)
