@@ -36,9 +36,10 @@ def _adapted_step_foreach(ws, gs, vs, group): # each line for all tensors at onc
         return
     updates = torch._foreach_mul(ws, group['weight_decay']) # new tensors: .grad stays
     torch._foreach_add_(updates, gs)
-    w_norms, norms = torch._foreach_norm(ws), torch._foreach_norm(updates)
-    for update, w_norm, norm in zip(updates, w_norms, norms):
-        update.mul_(_trust_ratio(w_norm, norm, group['trust_coefficient']))
+    w_norms = torch.stack(torch._foreach_norm(ws)) # (tensors,)
+    norms = torch.stack(torch._foreach_norm(updates))
+    ratios = _trust_ratio(w_norms, norms, group['trust_coefficient'])
+    torch._foreach_mul_(updates, ratios.unbind())
     torch._foreach_mul_(vs, group['momentum'])
     torch._foreach_add_(vs, updates, alpha=group['lr'])
     torch._foreach_sub_(ws, vs)
@@ -111,7 +112,8 @@ def _step_group(self:LARS, group): # one update of a group's parameters that hav
     vs = [self._velocity(w) for w in ws]
     foreach = group['foreach']
     if foreach is None:
-        foreach = any(w.is_cuda for w in ws)
+        devices = {w.device for w in ws}
+        foreach = len(devices) == 1 and devices.pop().type == 'cuda'
     if group['trust_coefficient'] is None:
         _plain_step(ws, gs, vs, group)
     elif foreach:
