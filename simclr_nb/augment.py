@@ -12,7 +12,7 @@ import math
 import torch
 from fastcore.basics import patch
 
-from .core import describe, full_precision, require, require_whole
+from .core import describe, full_precision, require, require_whole, to_device
 
 # %% ../nbs/02_augment.ipynb #resize-matrix
 def _check_crops(start, length, size):
@@ -293,8 +293,8 @@ def _check_draws(images, draws):
     if draws.shape != (len(images), columns):
         raise ValueError(f'draws must have a row per image and {columns} columns: '
                          f'got {tuple(draws.shape)} for {len(images)} images')
-    require(draws.device.type == 'cpu', 'draws',
-            'be on the CPU, so that grouping the images does not wait for a GPU', draws.device)
+    if draws.device.type != 'cpu': # to look at them would be to wait for them
+        return
     H, W = images.shape[2:]
     # the last two columns are H and W
     if (draws[:, -2] != H).any() or (draws[:, -1] != W).any():
@@ -322,12 +322,25 @@ def _jitter(views, draws, hue_place): # in place; the hue of all views is turned
         else:
             blend(views, amounts[:, place], order[:, place])
 
+def _jitter_by_masks(views, draws): # each view's hue is turned at its own place
+    order = draws[:, _ORDER].long()
+    amounts = draws[:, _AMOUNTS].gather(1, order)
+    has_jitter = draws[:, COLUMNS.index('jitter')] > 0
+    for place in range(4):
+        turned = turn_hue(views.clone(), amounts[:, place])
+        is_turned = has_jitter & (order[:, place] == HUE)
+        blend(views, amounts[:, place].where(has_jitter, 1.), order[:, place])
+        views = turned.where(is_turned[:, None, None, None], views)
+    return views
+
+# %% ../nbs/02_augment.ipynb #make-views
 @patch
-def _make_views(self:SimCLRAugment, images, draws, hue_place): # a group with one hue_place
-    draws = draws.to(images.device)
+def _make_views(self:SimCLRAugment, images, draws, hue_place): # None: a place for each view
     column = dict(zip(COLUMNS, draws.T))
     views = self._crop_and_flip(images, column)
-    if hue_place != _NO_JITTER:
+    if hue_place is None:
+        views = _jitter_by_masks(views, draws)
+    elif hue_place != _NO_JITTER:
         _jitter(views, draws, hue_place)
     # greyscale is a saturation of factor 0
     blend(views, 1 - column['grey'], torch.full_like(column['grey'], SATURATION))
@@ -343,11 +356,8 @@ def _groups(self:SimCLRAugment, images, draws): # pairs (hue_place, rows); a row
     is_hue = draws[:, _ORDER] == HUE
     has_jitter = draws[:, COLUMNS.index('jitter')] > 0
     hue_places = torch.where(has_jitter, is_hue.int().argmax(1), _NO_JITTER)
-    if images.is_cuda:
-        piece = max(len(images), 1)
-    else: # as many as fit into the processor's cache
-        pixels = max(self.size**2, images.shape[2] * images.shape[3])
-        piece = max(2**18 // pixels, 1)
+    pixels = max(self.size**2, images.shape[2] * images.shape[3])
+    piece = max(2**18 // pixels, 1) # as many as fit into the processor's cache
     for hue_place in range(_NO_JITTER + 1):
         rows = (hue_places == hue_place).nonzero()[:, 0]
         for some in rows.split(piece):
@@ -357,17 +367,20 @@ def _groups(self:SimCLRAugment, images, draws): # pairs (hue_place, rows); a row
 @torch.no_grad()
 def apply(self:SimCLRAugment,
           images, # uint8 (n, 3, H, W), one per row of draws
-          draws): # (n, 18), from draw with hw = (H, W)
+          draws): # (n, 18), from draw with hw = (H, W); on the CPU or the images' device
     """The views as float32 (n, 3, size, size) in 0..1, on the images' device
+
+    Draws that are not on the CPU are not checked for the size of the images.
 
     Raises: `TypeError` or `ValueError` if images and draws do not fit."""
     _check_draws(images, draws)
-    views = torch.empty(len(images), 3, self.size, self.size, device=images.device)
     with full_precision(images.device):
+        if images.device.type != 'cpu':
+            return self._make_views(images, to_device(draws, images.device), hue_place=None)
+        views = torch.empty(len(images), 3, self.size, self.size, device=images.device)
         for hue_place, rows in self._groups(images, draws):
-            rows_there = rows.to(images.device)
-            made = self._make_views(images[rows_there], draws[rows], hue_place)
-            views.index_copy_(0, rows_there, made)
+            made = self._make_views(images[rows], draws[rows], hue_place)
+            views.index_copy_(0, rows, made)
     return views
 
 # %% ../nbs/02_augment.ipynb #two-views
@@ -394,6 +407,8 @@ class Views:
         if len(draws) != 2 * len(images):
             raise ValueError(f'draws must have two rows per image: got {len(draws)} '
                              f'for {len(images)} images')
+        if isinstance(draws, torch.Tensor): # once, and not for every slice
+            draws = to_device(draws, images.device)
         self.images, self.draws, self.augment = images, draws, augment
 
     def __len__(self):
@@ -405,6 +420,7 @@ class Views:
         Raises: `TypeError` for anything but a slice."""
         require(isinstance(rows, slice), 'rows', 'be a slice such as [0:64]', describe(rows),
                 TypeError)
-        wanted = torch.arange(len(self))[rows]
-        image_rows = (wanted % len(self.images)).to(self.images.device)
-        return self.augment.apply(self.images[image_rows], self.draws[wanted])
+        start, stop, step = rows.indices(len(self))
+        wanted = torch.arange(start, max(start, stop), step, device=self.images.device)
+        image_rows = wanted % len(self.images)
+        return self.augment.apply(self.images[image_rows], self.draws[rows])

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['describe', 'require', 'require_whole', 'generator', 'refuse_existing', 'atomic_path', 'write_json', 'log_line',
-           'progress_bar', 'pick_device', 'has_bf16', 'full_precision', 'describe_machine', 'keep_freed_memory']
+           'progress_bar', 'pick_device', 'to_device', 'has_bf16', 'full_precision', 'describe_machine',
+           'keep_freed_memory']
 
 # %% ../nbs/00_core.ipynb #imports
 import ctypes, hashlib, json, os, platform, shutil, subprocess, sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -169,6 +170,14 @@ def pick_device(device='auto'): # 'auto', or a torch device or its name
             repr(str(device)))
     return device
 
+# %% ../nbs/00_core.ipynb #to-device
+def to_device(tensor, # on the CPU or on the device
+              device): # a torch device
+    "The tensor on `device`; nothing waits for a copy to a GPU"
+    if device.type == 'cuda' and tensor.device.type == 'cpu':
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
 # %% ../nbs/00_core.ipynb #has-bf16
 def has_bf16(device): # a torch device
     "Whether the device has bfloat16 instructions; False where that cannot be told"
@@ -201,11 +210,15 @@ def full_precision(device, # a torch device or its name
     if not active:
         yield
         return
+    device_type = torch.device(device).type
+    no_autocast = nullcontext()
+    if torch.amp.is_autocast_available(device_type):
+        no_autocast = torch.autocast(device_type, enabled=False)
     before = [(switch, _own_precision(switch)) for switch in _reduced_switches()]
     for switch, _ in before:
         switch.fp32_precision = 'ieee'
     try:
-        with torch.autocast(torch.device(device).type, enabled=False):
+        with no_autocast:
             yield
     finally:
         for switch, precision in before:
