@@ -199,6 +199,7 @@ def simclr_evaluate(
                         seed=seed)
 
 # %% ../nbs/12_cli.ipynb #simclr-embed
+#| code-fold: show
 def _read_encoder(run): # a run's folder, or the path of an encoder -> encoder, what it is
     path = Path(run or newest_run())
     if not path.is_dir():
@@ -236,6 +237,7 @@ def simclr_embed(
           f'in {embeddings}')
 
 # %% ../nbs/12_cli.ipynb #simclr-finetune
+#| code-fold: show
 def _print_test_accuracy(classifier, test):
     predicted, _ = predict(classifier, test)
     reached = accuracy(predicted, test.labels.cpu())

@@ -74,6 +74,7 @@ def paired_test(first, # (T,) labels that one classifier predicts, int64
                 p_value=min(2 * chance, 1.))
 
 # %% ../nbs/10b_compare.ipynb #compare
+#| code-fold: show
 def _predictions(train_h, train_y, test_h): # of both measures
     k = min(200, len(train_h))
     return dict(knn=knn_predict(train_h, train_y, test_h, k),

@@ -45,6 +45,7 @@ def noted_size(model): # an encoder, or a model that has one inside
     return None
 
 # %% ../nbs/10_evaluate.ipynb #embed-parts
+#| code-fold: true
 def _check_images(images, pixels, batch, size):
     is_tensor = isinstance(pixels, torch.Tensor)
     has_levels = is_tensor and (pixels.dtype == torch.uint8 or pixels.is_floating_point())
@@ -102,6 +103,7 @@ def embed(encoder, # views (n, 3, H, W) in 0..1 -> h (n, F); a whole SimCLR give
     return torch.cat(features)
 
 # %% ../nbs/10_evaluate.ipynb #check-labelled
+#| code-fold: true
 def check_labels(name:str, # the argument, for the message
                  labels, # what came
                  m:int): # number of images
@@ -228,6 +230,7 @@ def fit_logistic(h, # (M, F) features
     return W.detach(), b.detach()
 
 # %% ../nbs/10_evaluate.ipynb #linear-predict
+#| code-fold: show
 def _check_penalties(penalties, m):
     require(len(penalties) > 0 and min(penalties) >= 0, 'penalties',
             'be one or more, each 0 or above', penalties)

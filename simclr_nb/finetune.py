@@ -68,6 +68,7 @@ def _cross_entropy(classifier, views, labels, frozen):
     return F.cross_entropy(head(scale(h.float())), labels)
 
 # %% ../nbs/10a_finetune.ipynb #train-epochs
+#| code-fold: show
 def _check_training(images, epochs, batch, lr, size):
     require(isinstance(images, ImageSet), 'images', 'be an ImageSet', describe(images),
             TypeError)
@@ -135,6 +136,7 @@ def linear_probe_sgd(encoder, # frozen; views (n, 3, H, W) in 0..1 -> h (n, F)
         return accuracy(embed(classifier, test).argmax(1), test.labels.cpu())
 
 # %% ../nbs/10a_finetune.ipynb #fine-tune
+#| code-fold: show
 def fine_tune(encoder, # stays as it is: a copy is trained
               images:ImageSet, # labelled
               epochs:int=60, # passes over the images, at most

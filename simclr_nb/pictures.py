@@ -178,23 +178,37 @@ def show_map(images:ImageSet, # M images
     return fig
 
 # %% ../nbs/10c_pictures.ipynb #plot-label-curve
-def plot_label_curve(rows): # dicts with name, labels, accuracy, and std where known
+_COLOURS = {'raw pixels': '#5F6368', 'random initialisation': '#D55E00',
+            'SimCLR': '#0072B2', 'SimCLR, z': '#56B4E9'} # one a method: grey, orange, blues
+_OTHER_COLOURS = ['#009E73', '#CC79A7', '#E69F00'] # of other names, in turn
+
+def _draw_label_curve(ax, name, line, look): # line: rows of one name; look: for ax.plot
+    line = sorted(line, key=lambda row: row['labels'])
+    several = [row for row in line if row.get('std') is not None] # seeds
+    points, = ax.plot([row['labels'] for row in line],
+                      [100 * row['accuracy'] for row in line], label=name, **look)
+    ax.errorbar([row['labels'] for row in several],
+                [100 * row['accuracy'] for row in several],
+                [100 * row['std'] for row in several],
+                fmt='none', capsize=3, color=points.get_color())
+
+def plot_label_curve(rows, # dicts with name, labels, accuracy, and std where known
+                     looks=None): # name -> a dict for `ax.plot`, such as its colour
     """The figure of accuracy in percent over the number of labels, a line per name
 
     Where the standard deviation over seeds is known there is an error bar of that size, and
     for a single seed there is none."""
     fig, ax = plt.subplots(figsize=(7.5, 3.4), layout='constrained')
+    ax.set_prop_cycle(color=_OTHER_COLOURS)
     for name in dict.fromkeys(row['name'] for row in rows):
-        line = [row for row in rows if row['name'] == name]
-        line.sort(key=lambda row: row['labels'])
-        labels = [row['labels'] for row in line]
-        percent = [100 * row['accuracy'] for row in line]
-        several = [row for row in line if row.get('std') is not None] # seeds
-        points, = ax.plot(labels, percent, 'o-', ms=4, label=name)
-        ax.errorbar([row['labels'] for row in several],
-                    [100 * row['accuracy'] for row in several],
-                    [100 * row['std'] for row in several],
-                    fmt='none', capsize=3, color=points.get_color())
+        look = dict(marker='o', ms=4)
+        if name in _COLOURS:
+            look['color'] = _COLOURS[name]
+        look |= (looks or {}).get(name, {})
+        _draw_label_curve(ax, name, [row for row in rows if row['name'] == name], look)
     ax.set(xscale='log', xlabel='labels', ylabel='accuracy on test images, %')
+    counts = sorted({row['labels'] for row in rows})
+    ax.set_xticks(counts, [f'{count:,}' for count in counts])
+    ax.set_xticks([], minor=True)
     fig.legend(fontsize=8, loc='outside right upper')
     return fig

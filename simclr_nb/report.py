@@ -199,7 +199,9 @@ def accuracy_table(result): # from evaluate_run, with labels
 def _accuracy_part(result):
     words = (f"On {result['test_images']:,} test images, with 95% intervals (Wilson), from "
              f"{result['train_images']:,} labelled images: the vote of the nearest neighbours, "
-             'and a linear probe. z is the output of the projection head.')
+             'and a linear probe. z is the output of the projection head; its angles are what '
+             'the loss trains, so the vote may be better on z, and a probe is mostly better on '
+             'h, which is what is kept.')
     if 'sgd' in result:
         words += (f" The last line is a probe trained by SGD on crops and flips for "
                   f"{result['sgd']['epochs']} epochs.")
@@ -373,6 +375,7 @@ def _load_as_is(files, config, encoder, device): # -> models, steps, whether the
     return models, steps, ended
 
 # %% ../nbs/11_report.ipynb #evaluate-run-whole
+#| code-fold: show
 def evaluate_run(folder, # a run's folder; the run may have ended, been stopped or go on
                  train:ImageSet, # images, and labels that the measures may learn from
                  test:ImageSet=None, # labelled; None: only what needs no labels

@@ -66,6 +66,7 @@ def underscored(word:str): # of a command line
     return '--' + name.replace('-', '_') + equals + value
 
 # %% ../nbs/11a_shell.ipynb #add-option
+#| code-fold: show
 def _or_none(kind): # int, float or str
     def read(word):
         return None if word.lower() == 'none' else kind(word)
@@ -112,6 +113,7 @@ HEADINGS = dict(
     machine='device precision channels_last compile checkpoint_minutes')
 
 # %% ../nbs/11a_shell.ipynb #make-parser
+#| code-fold: show
 class _Parser(argparse.ArgumentParser): # whose errors are one line, with exit status 1
     def error(self, message):
         sys.exit(f'{self.prog}: {message} (--help lists the options)')
@@ -150,6 +152,7 @@ def make_parser(command): # a function
     return parser
 
 # %% ../nbs/11a_shell.ipynb #run-command
+#| code-fold: show
 _FORESEEN = (ValueError, OSError, FloatingPointError, ModuleNotFoundError,
              torch.OutOfMemoryError) # their messages say enough
 

@@ -28,6 +28,7 @@ from .resnet import has_settings
 from .runs import RunFiles, TrainConfig, append_metrics, build_model, settings_to_dict
 
 # %% ../nbs/09_train.ipynb #accumulate-what-fits
+#| code-fold: true
 def _accumulate_what_fits(model, views, loss_fn, optimiser, micro_batch, autocast, keep):
     # -> loss, and the micro-batch that fitted into memory
     while True:
@@ -51,6 +52,7 @@ def _accumulate_what_fits(model, views, loss_fn, optimiser, micro_batch, autocas
                  f'{micro_batch}, the gradient stays that of the whole batch')
 
 # %% ../nbs/09_train.ipynb #train-step
+#| code-fold: show
 def _is_finite(metrics): # of a step
     return math.isfinite(metrics['loss']) and math.isfinite(metrics['grad_norm'])
 
@@ -120,6 +122,7 @@ class Training:
         return self.config.epochs * self.steps_per_epoch
 
 # %% ../nbs/09_train.ipynb #check-training
+#| code-fold: true
 def _check_images(config, images):
     require(isinstance(images, ImageSet), 'images', 'be an ImageSet', describe(images),
             TypeError)
@@ -230,6 +233,7 @@ def update(training:Training, # its weights are changed
     return row
 
 # %% ../nbs/09_train.ipynb #check-finite
+#| code-fold: true
 def _check_finite(training, row, history): # loss and gradient, else stop with advice
     if _is_finite(row):
         return
@@ -247,6 +251,7 @@ def _check_weights(training, step):
         raise FloatingPointError(f'weights that are not finite after step {step}')
 
 # %% ../nbs/09_train.ipynb #signals
+#| code-fold: true
 @contextmanager
 def noted_signals(active): # whether to note them
     """Inside, SIGINT and SIGTERM are noted, once; yields the list of their names
@@ -305,6 +310,7 @@ def _restore(training, state): # a checkpoint's or None; -> steps done, seconds 
     return state['step'], state['seconds']
 
 # %% ../nbs/09_train.ipynb #checked-metrics
+#| code-fold: true
 def _checked_metrics(more, row): # what on_epoch gave: None, or a dict of numbers, new names
     if more is None:
         return {}
@@ -359,6 +365,7 @@ class _Record:
             save_model(self.files, self.training.model, self.training.config.size_to_embed)
 
 # %% ../nbs/09_train.ipynb #stop-if-asked
+#| code-fold: true
 def _stop_if_asked(signals, training, done, folder): # ends the run, after its checkpoint
     if not signals:
         return
@@ -370,6 +377,7 @@ def _stop_if_asked(signals, training, done, folder): # ends the run, after its c
                             f'checkpoint in {folder}; resume=True goes on')
 
 # %% ../nbs/09_train.ipynb #pretrain-whole
+#| code-fold: show
 def pretrain(config:TrainConfig, # settings
              images:ImageSet, # labels are not used
              on_epoch=None, # on_epoch(epoch, model, history), from 1 -> more metrics or None

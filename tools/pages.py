@@ -51,12 +51,19 @@ def with_alt_text(text):
 
 
 def fold_long_source(source):
-    "Exported source of many lines is folded, with their number in its summary"
-    lines = [line for line in source.splitlines() if not line.startswith('#|')]
-    if '#| code-fold: show' in source and len(lines) >= FOLD_FROM:
-        source = source.replace('#| code-fold: show', '#| code-fold: true')
-        source = source.replace('"Exported source"', f'"Exported source, {len(lines)} lines"')
-    return source
+    """Exported source of many lines is folded, with their number in its summary
+
+    A cell that says itself `#| code-fold: true` or `#| code-fold: show` has its way."""
+    if 'code-summary: "Exported source"' not in source:
+        return source
+    first, *own = re.findall(r'^#\| code-fold: \w+\n', source, re.M) # the first is nbdev's
+    body = re.sub(r'^#\| code-fold: \w+\n', '', source, flags=re.M)
+    lines = [line for line in body.splitlines() if not line.startswith('#|')]
+    is_folded = 'true' in own[0] if own else len(lines) >= FOLD_FROM
+    if not is_folded:
+        return first + body
+    summary = f'"Exported source, {len(lines)} lines"'
+    return '#| code-fold: true\n' + body.replace('"Exported source"', summary, 1)
 
 
 def papers(text, bibliography):
