@@ -188,7 +188,7 @@ def has_bf16(device): # a torch device
     names = ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
     return any(getattr(torch.cpu, name)() for name in names if hasattr(torch.cpu, name))
 
-# %% ../nbs/00_core.ipynb #full-precision
+# %% ../nbs/00_core.ipynb #precision-switches
 def _reduced_switches(): # PyTorch's, those under which float32 products are rounded now
     backends = torch.backends
     switches = (backends.cuda.matmul, backends.cudnn.conv,
@@ -200,6 +200,19 @@ def _own_precision(switch): # what it was set to; 'none' where a more general on
     switch.fp32_precision = 'none'
     return 'none' if switch.fp32_precision == precision else precision
 
+@torch.compiler.disable # a compiler cannot follow the switches
+def _forbid_reduced(): # -> pairs (switch, what it was set to)
+    before = [(switch, _own_precision(switch)) for switch in _reduced_switches()]
+    for switch, _ in before:
+        switch.fp32_precision = 'ieee'
+    return before
+
+@torch.compiler.disable
+def _restore_precision(before):
+    for switch, precision in before:
+        switch.fp32_precision = precision
+
+# %% ../nbs/00_core.ipynb #full-precision
 @contextmanager
 def full_precision(device, # a torch device or its name
                    active=True): # False leaves everything as it is
@@ -214,15 +227,12 @@ def full_precision(device, # a torch device or its name
     no_autocast = nullcontext()
     if torch.amp.is_autocast_available(device_type):
         no_autocast = torch.autocast(device_type, enabled=False)
-    before = [(switch, _own_precision(switch)) for switch in _reduced_switches()]
-    for switch, _ in before:
-        switch.fp32_precision = 'ieee'
+    before = _forbid_reduced()
     try:
         with no_autocast:
             yield
     finally:
-        for switch, precision in before:
-            switch.fp32_precision = precision
+        _restore_precision(before)
 
 # %% ../nbs/00_core.ipynb #describe-machine
 def _processor(): # its name, '' where the system does not tell
