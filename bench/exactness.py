@@ -10,6 +10,7 @@
     OMP_NUM_THREADS=1 python bench/exactness.py micro    # only the part about micro-batches
     OMP_NUM_THREADS=1 python bench/exactness.py gradients    # only that about directions
     OMP_NUM_THREADS=1 python bench/exactness.py 'gradients of rows'    # the same in the rows
+    OMP_NUM_THREADS=1 python bench/exactness.py 'gradients of longer rows'    # and in longer
     OMP_NUM_THREADS=1 python bench/exactness.py untrained    # networks before their first step
     python bench/exactness.py row 'N 1024, tau 0.1, exact' 7    # one row with a seed of yours
 
@@ -283,20 +284,19 @@ def gradients(train, fresh, temperatures=(.1, .5), seeds=(0, 1, 2), looks=(3, 25
     return figures
 
 
-def directions_of_rows(train, held_out, temperatures=(.1, .5), batches=4):
-    "`agreement` in the networks of the exact rows, after their runs, by held-out images"
+def directions_of_rows(rows, train, held_out, batches=4):
+    "`agreement` in the networks of exact rows, after their runs, by held-out images"
     figures = {}
-    for temperature, seed in product(temperatures, SEEDS):
-        name, settings, parts = next(rows_of(1024, temperature))
-        rate = read_results(RESULTS)[f'{name}, rates']['best']
+    for (name, settings, parts), seed in product(rows, SEEDS):
+        rate = read_results(RESULTS)[f'{name.removesuffix(LONGER_ROW)}, rates']['best']
         model, _, _ = trained(settings, parts, seed, rate, train)
         config, _ = run_config(settings, seed, rate)
         training = prepare(config, held_out)
-        found = agreement(model.train(), training, temperature, batches)
+        found = agreement(model.train(), training, config.temperature, batches)
         views = step_views(training, 0)[:]
-        found['effective negatives'] = effective_negatives(model, views, temperature)
-        figures[f'tau {temperature}, seed {seed}'] = found
-        print(temperature, seed, found, flush=True)
+        found['effective negatives'] = effective_negatives(model, views, config.temperature)
+        figures[f'tau {config.temperature}, seed {seed}'] = found
+        print(config.temperature, seed, found, flush=True)
     return figures
 
 
@@ -360,7 +360,12 @@ def main(wanted):
         keep('directions', gradients(sample('train'), fresh))
     elif wanted == ['gradients of rows']:
         train, held_out, _ = images_for_rows()
-        keep('directions of rows', directions_of_rows(train, held_out))
+        rows = [next(rows_of(1024, temperature)) for temperature in (.1, .5)]
+        keep('directions of rows', directions_of_rows(rows, train, held_out))
+    elif wanted == ['gradients of longer rows']:
+        train, held_out, _ = images_for_rows()
+        rows = [next(longer_rows(.1))]
+        keep('directions of longer rows', directions_of_rows(rows, train, held_out))
     elif wanted == ['untrained']:
         train, _, test = images_for_rows()
         keep('untrained', untrained_figures(train, test))
