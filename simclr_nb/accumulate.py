@@ -124,6 +124,7 @@ def _backpropagate_chunks(model, views, chunks, z_chunks, states, dz):
         torch.clear_autocast_cache() # the weights are about to change
 
 # %% ../nbs/06_accumulate.ipynb #accumulate
+#| code-fold: show
 def _check_settings(rows, micro_batch, keep):
     require(rows > 0, 'views', 'hold at least one row', 'none')
     require(type(micro_batch) is int and micro_batch > 0, 'micro_batch',
@@ -156,6 +157,7 @@ def accumulate(model, # views -> z, a row each; z[i] must depend on views[i] alo
     return loss
 
 # %% ../nbs/06_accumulate.ipynb #check-batch-norm
+#| code-fold: true
 def refuse_batch_norm(model:nn.Module, # encoder and head
                       micro_batch, # rows of views computed at a time; None: all
                       rows:int): # 2N, rows in the whole batch

@@ -144,6 +144,7 @@ _ORDER = slice(COLUMNS.index('first'), COLUMNS.index('fourth') + 1)
 _AMOUNTS = slice(COLUMNS.index('brightness'), COLUMNS.index('hue') + 1)
 
 # %% ../nbs/02_augment.ipynb #preset-checks
+#| code-fold: true
 MAX_STRENGTH = 1.25 # the factors of jitter, down to 1 - .8 strength, stay at 0 or above
 
 def _check_intervals(**intervals):
@@ -236,6 +237,7 @@ def _draw_crop(self:SimCLRAugment, n, H, W, uniform): # (n, 4): top, left, heigh
     return torch.stack([top, left, height, width], 1)
 
 # %% ../nbs/02_augment.ipynb #draw
+#| code-fold: show
 def _check_request(n, H, W, hw, generator):
     require(n >= 0 and H >= 1 and W >= 1, 'n',
             'be 0 or more and hw two sizes of at least 1 pixel', f'n={n}, hw={hw}')
@@ -278,6 +280,7 @@ def draw(self:SimCLRAugment,
     return torch.cat([crop, flip, order, factors, hue, jitter, grey, sigma, size], 1)
 
 # %% ../nbs/02_augment.ipynb #check-draws
+#| code-fold: true
 def _check_images(images):
     is_bytes = isinstance(images, torch.Tensor) and images.dtype == torch.uint8
     require(is_bytes, 'images', 'be a uint8 tensor (n, 3, H, W)', describe(images), TypeError)
@@ -302,6 +305,7 @@ def _check_draws(images, draws):
                          f'got ({draws[:, -2].max():.0f}, {draws[:, -1].max():.0f})')
 
 # %% ../nbs/02_augment.ipynb #apply-group
+#| code-fold: show
 _NO_JITTER = 4 # beside the places 0 to 3 of an operation in the jitter order
 
 @patch
@@ -350,6 +354,7 @@ def _make_views(self:SimCLRAugment, images, draws, hue_place): # None: a place f
     return views
 
 # %% ../nbs/02_augment.ipynb #apply
+#| code-fold: show
 @patch
 def _groups(self:SimCLRAugment, images, draws): # pairs (hue_place, rows); a row is in one
     # hue is costly: each group turns it once, at its place in the jitter order

@@ -45,6 +45,7 @@ def _adapted_step_foreach(ws, gs, vs, group): # each line for all tensors at onc
     torch._foreach_sub_(ws, vs)
 
 # %% ../nbs/05_lars.ipynb #lars-checks
+#| code-fold: true
 def _check_rate(name, value):
     require(0 <= value < math.inf, name, 'be finite and 0 or more', value)
 
@@ -58,6 +59,7 @@ def _check_groups(groups):
                 'be finite and above 0, or None', coefficient)
 
 # %% ../nbs/05_lars.ipynb #lars
+#| code-fold: show
 class LARS(Optimizer):
     """LARS as in the code of the SimCLR paper: momentum with a step length per tensor
 

@@ -31,6 +31,7 @@ def nt_xent_loops(z, # (2N, D) embeddings, rows i and i+N a pair
     return total / rows
 
 # %% ../nbs/04_ntxent.ipynb #check-loss
+#| code-fold: true
 def _check_loss(z, temperature, tile=1):
     is_float = isinstance(z, torch.Tensor) and z.is_floating_point()
     require(is_float, 'z', 'be a float tensor (2N, D)', describe(z), TypeError)
@@ -159,6 +160,7 @@ class _Tiled(torch.autograd.Function):
         return ctx.saved_tensors[0] * grad, None, None, None
 
 # %% ../nbs/04_ntxent.ipynb #nt-xent
+#| code-fold: show
 @torch.no_grad()
 def _dense_stats(u, s, lse, temperature): # -> top1, entropy
     threshold = _tie_threshold(_partner_similarity(u, temperature), temperature)

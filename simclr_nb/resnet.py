@@ -25,6 +25,7 @@ from torch import nn
 from .core import atomic_path, refuse_existing, require, require_whole, write_json
 
 # %% ../nbs/03_resnet.ipynb #make-norm
+#| code-fold: show
 def _group_count(channels, groups, group_channels):
     common = math.gcd(groups, channels)
     for count in range(common, 1, -1):
@@ -173,6 +174,7 @@ def _stage(block, blocks, c_in, c, stride, make_norm): # the stride is the first
     return nn.Sequential(*parts)
 
 # %% ../nbs/03_resnet.ipynb #resnet
+#| code-fold: show
 class ResNet(nn.Module):
     """A ResNet without its classifier: float views (n, 3, H, W) in 0..1 -> h (n, num_features)
 

@@ -20,7 +20,7 @@ from .accumulate import accumulate, refuse_batch_norm
 from .augment import Views
 from .checkpoints import open_run, part_name, save_checkpoint, save_model
 from .core import (describe, describe_machine, generator, has_bf16, log_line,
-                            pick_device, progress_bar, require)
+                            pick_device, progress_bar, require, to_device)
 from .data import ImageSet
 from .lars import LARS, param_groups, peak_lr, warmup_cosine
 from .ntxent import chance_loss, nt_xent
@@ -162,9 +162,10 @@ def prepare(config:TrainConfig, # settings
     """Model, optimiser and images of a run on its device, before the first step
 
     An augmentation of your own has `draw(n, generator, hw)`, which gives a table of random
-    numbers on the CPU, a row per view, that slices and tensors of row numbers index, and
-    `apply(images, table)`, which turns uint8 images and their rows into float views and draws
-    nothing: with micro-batches it runs twice on the same rows. A loss has no weights.
+    numbers on the CPU, a row per view, that slices index, and `apply(images, table)`, which
+    turns uint8 images and their rows into float views and draws nothing: with micro-batches it
+    runs twice on the same rows. It is given rows of the table on the images' device if the
+    table is a tensor. A loss has no weights.
 
     Raises: `TypeError` or `ValueError` for what does not fit together."""
     _check_images(config, images)
@@ -193,7 +194,7 @@ def _batch(training, step): # the N images of this step, uint8 on the device
         training.epoch = epoch
     batch = training.config.batch
     rows = training.order[within * batch:][:batch]
-    return training.images[rows.to(training.images.device)]
+    return training.images[to_device(rows, training.images.device)]
 
 def step_views(training:Training, # its order of images may be drawn anew
                step:int): # from 0
