@@ -144,6 +144,7 @@ _ORDER = slice(COLUMNS.index('first'), COLUMNS.index('fourth') + 1)
 _AMOUNTS = slice(COLUMNS.index('brightness'), COLUMNS.index('hue') + 1)
 
 # %% ../nbs/02_augment.ipynb #preset-checks
+#| code-fold: true
 MAX_STRENGTH = 1.25 # the factors of jitter, down to 1 - .8 strength, stay at 0 or above
 
 def _check_intervals(**intervals):
@@ -198,6 +199,7 @@ def imagenet_augment(size:int=224, # height and width of a view, pixels
     return SimCLRAugment(size, **settings)
 
 # %% ../nbs/02_augment.ipynb #draw-crop
+#| code-fold: show
 @patch
 def _draw_ratio(self:SimCLRAugment, u): # 0..1 -> width / height, uniform in its logarithm
     low, high = map(math.log, self.ratio)
@@ -235,7 +237,8 @@ def _draw_crop(self:SimCLRAugment, n, H, W, uniform): # (n, 4): top, left, heigh
     left = _start(W, width, none_fits, uniform(n))
     return torch.stack([top, left, height, width], 1)
 
-# %% ../nbs/02_augment.ipynb #draw
+# %% ../nbs/02_augment.ipynb #check-request
+#| code-fold: true
 def _check_request(n, H, W, hw, generator):
     require(n >= 0 and H >= 1 and W >= 1, 'n',
             'be 0 or more and hw two sizes of at least 1 pixel', f'n={n}, hw={hw}')
@@ -243,6 +246,8 @@ def _check_request(n, H, W, hw, generator):
         raise ValueError('generator must be on the CPU, so that all devices see the same '
                          f'draws, got one on {generator.device}')
 
+# %% ../nbs/02_augment.ipynb #draw
+#| code-fold: show
 @patch
 def _draw_sigma(self:SimCLRAugment, n, uniform): # (n, 1); 0 for no blur
     if not self.blur:
@@ -278,6 +283,7 @@ def draw(self:SimCLRAugment,
     return torch.cat([crop, flip, order, factors, hue, jitter, grey, sigma, size], 1)
 
 # %% ../nbs/02_augment.ipynb #check-draws
+#| code-fold: true
 def _check_images(images):
     is_bytes = isinstance(images, torch.Tensor) and images.dtype == torch.uint8
     require(is_bytes, 'images', 'be a uint8 tensor (n, 3, H, W)', describe(images), TypeError)
@@ -302,6 +308,7 @@ def _check_draws(images, draws):
                          f'got ({draws[:, -2].max():.0f}, {draws[:, -1].max():.0f})')
 
 # %% ../nbs/02_augment.ipynb #apply-group
+#| code-fold: show
 _NO_JITTER = 4 # beside the places 0 to 3 of an operation in the jitter order
 
 @patch
@@ -350,6 +357,7 @@ def _make_views(self:SimCLRAugment, images, draws, hue_place): # None: a place f
     return views
 
 # %% ../nbs/02_augment.ipynb #apply
+#| code-fold: show
 @patch
 def _groups(self:SimCLRAugment, images, draws): # pairs (hue_place, rows); a row is in one
     # hue is costly: each group turns it once, at its place in the jitter order

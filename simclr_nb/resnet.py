@@ -25,6 +25,7 @@ from torch import nn
 from .core import atomic_path, refuse_existing, require, require_whole, write_json
 
 # %% ../nbs/03_resnet.ipynb #make-norm
+#| code-fold: show
 def _group_count(channels, groups, group_channels):
     common = math.gcd(groups, channels)
     for count in range(common, 1, -1):
@@ -150,7 +151,8 @@ class Bottleneck(nn.Module):
         y = self.bn3(self.conv3(y))
         return F.relu_(y.add_(x if self.downsample is None else self.downsample(x)))
 
-# %% ../nbs/03_resnet.ipynb #stage
+# %% ../nbs/03_resnet.ipynb #check-resnet
+#| code-fold: true
 def _check_resnet(width, stem):
     require_whole('width', width, what='a whole number of channels')
     require(stem in ('cifar', 'imagenet'), 'stem', "be 'cifar' or 'imagenet'", repr(stem))
@@ -162,6 +164,7 @@ def _check_views(views):
         raise TypeError(f'views must be floats in 0..1, got {views.dtype}; '
                         'divide uint8 images by 255')
 
+# %% ../nbs/03_resnet.ipynb #stage
 def _convolutions(network): # -> pairs (name, convolution)
     return [(name, module) for name, module in network.named_modules()
             if isinstance(module, _Convolution)]
@@ -173,6 +176,7 @@ def _stage(block, blocks, c_in, c, stride, make_norm): # the stride is the first
     return nn.Sequential(*parts)
 
 # %% ../nbs/03_resnet.ipynb #resnet
+#| code-fold: show
 class ResNet(nn.Module):
     """A ResNet without its classifier: float views (n, 3, H, W) in 0..1 -> h (n, num_features)
 
@@ -332,6 +336,7 @@ class SimCLR(nn.Module):
         return self.head(self.encoder(views))
 
 # %% ../nbs/03_resnet.ipynb #init-weights
+#| code-fold: show
 _INITIALISED_NORMS = (nn.GroupNorm, nn.LayerNorm, nn.modules.batchnorm._BatchNorm)
 
 def _draw(layer, generator): # the weights of a convolution or linear layer
