@@ -199,6 +199,7 @@ def imagenet_augment(size:int=224, # height and width of a view, pixels
     return SimCLRAugment(size, **settings)
 
 # %% ../nbs/02_augment.ipynb #draw-crop
+#| code-fold: show
 @patch
 def _draw_ratio(self:SimCLRAugment, u): # 0..1 -> width / height, uniform in its logarithm
     low, high = map(math.log, self.ratio)
@@ -236,8 +237,8 @@ def _draw_crop(self:SimCLRAugment, n, H, W, uniform): # (n, 4): top, left, heigh
     left = _start(W, width, none_fits, uniform(n))
     return torch.stack([top, left, height, width], 1)
 
-# %% ../nbs/02_augment.ipynb #draw
-#| code-fold: show
+# %% ../nbs/02_augment.ipynb #check-request
+#| code-fold: true
 def _check_request(n, H, W, hw, generator):
     require(n >= 0 and H >= 1 and W >= 1, 'n',
             'be 0 or more and hw two sizes of at least 1 pixel', f'n={n}, hw={hw}')
@@ -245,6 +246,8 @@ def _check_request(n, H, W, hw, generator):
         raise ValueError('generator must be on the CPU, so that all devices see the same '
                          f'draws, got one on {generator.device}')
 
+# %% ../nbs/02_augment.ipynb #draw
+#| code-fold: show
 @patch
 def _draw_sigma(self:SimCLRAugment, n, uniform): # (n, 1); 0 for no blur
     if not self.blur:

@@ -94,6 +94,7 @@ def newest_checkpoint(files:RunFiles): # of the run
     return None, []
 
 # %% ../nbs/08a_checkpoints.ipynb #resume
+#| code-fold: show
 def _rewind(files, config, machine, recorded, history): # the record, to the end of this history
     with atomic_path(files.metrics, overwrite=True) as temporary:
         append_metrics(temporary, history)

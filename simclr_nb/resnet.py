@@ -151,7 +151,8 @@ class Bottleneck(nn.Module):
         y = self.bn3(self.conv3(y))
         return F.relu_(y.add_(x if self.downsample is None else self.downsample(x)))
 
-# %% ../nbs/03_resnet.ipynb #stage
+# %% ../nbs/03_resnet.ipynb #check-resnet
+#| code-fold: true
 def _check_resnet(width, stem):
     require_whole('width', width, what='a whole number of channels')
     require(stem in ('cifar', 'imagenet'), 'stem', "be 'cifar' or 'imagenet'", repr(stem))
@@ -163,6 +164,7 @@ def _check_views(views):
         raise TypeError(f'views must be floats in 0..1, got {views.dtype}; '
                         'divide uint8 images by 255')
 
+# %% ../nbs/03_resnet.ipynb #stage
 def _convolutions(network): # -> pairs (name, convolution)
     return [(name, module) for name, module in network.named_modules()
             if isinstance(module, _Convolution)]
@@ -334,6 +336,7 @@ class SimCLR(nn.Module):
         return self.head(self.encoder(views))
 
 # %% ../nbs/03_resnet.ipynb #init-weights
+#| code-fold: show
 _INITIALISED_NORMS = (nn.GroupNorm, nn.LayerNorm, nn.modules.batchnorm._BatchNorm)
 
 def _draw(layer, generator): # the weights of a convolution or linear layer

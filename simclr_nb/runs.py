@@ -19,6 +19,7 @@ from .core import describe, generator, require, write_json
 from .resnet import ENCODERS, ProjectionHead, SimCLR, build_encoder, init_weights
 
 # %% ../nbs/08_runs.ipynb #train-config
+#| code-fold: show
 @dataclass(frozen=True)
 class TrainConfig:
     "The settings of a run, checked when made: a wrong one raises `ValueError`, which names it"
