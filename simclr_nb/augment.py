@@ -15,15 +15,6 @@ from fastcore.basics import patch
 from .core import describe, full_precision, require, require_whole, to_device
 
 # %% ../nbs/02_augment.ipynb #resize-matrix
-def _check_crops(start, length, size):
-    fits = start.ndim == 1 and start.shape == length.shape
-    require(fits, 'start and length', 'both have shape (n,)',
-            f'{tuple(start.shape)} and {tuple(length.shape)}')
-    on_cpu = start.device.type == 'cpu' # on a GPU asking would mean waiting
-    if on_cpu and not (length > 0).all():
-        raise ValueError(f'length must be above 0 pixels, got {length.min():g}')
-    require(size >= 1, 'size', 'be at least 1 row', size)
-
 def resize_matrix(start, # (n,) first row of each crop, pixels
                   length, # (n,) its number of rows, pixels
                   full:int, # rows of the input
@@ -44,6 +35,17 @@ def resize_matrix(start, # (n,) first row of each crop, pixels
     weight = (pixel - centre).abs_().div_(radius).neg_().add_(1).clamp_min_(0) # (n, size, full)
     weight *= (pixel > start) & (pixel < start + length)
     return weight.div_(weight.sum(2, keepdim=True))
+
+# %% ../nbs/02_augment.ipynb #check-crops
+#| code-fold: true
+def _check_crops(start, length, size):
+    fits = start.ndim == 1 and start.shape == length.shape
+    require(fits, 'start and length', 'both have shape (n,)',
+            f'{tuple(start.shape)} and {tuple(length.shape)}')
+    on_cpu = start.device.type == 'cpu' # on a GPU asking would mean waiting
+    if on_cpu and not (length > 0).all():
+        raise ValueError(f'length must be above 0 pixels, got {length.min():g}')
+    require(size >= 1, 'size', 'be at least 1 row', size)
 
 # %% ../nbs/02_augment.ipynb #separable
 def _apply_separable(Ry, images, Rx): # (n, S, H), (n, 3, H, W), (n, S, W) -> (n, 3, S, S)

@@ -160,18 +160,6 @@ def _check_same_checkpoint(folder, state, config, machine): # it knows whose it 
 
 # %% ../nbs/08a_checkpoints.ipynb #open-folder
 @contextmanager
-def _locked(files): # keeps a second run out, also from other processes
-    lock = FileLock(files.lock)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise BlockingIOError(f'folder {files.folder} is in use by another run') from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-@contextmanager
 def open_run(folder, # of a run, new unless it is resumed; None keeps nothing
              config:TrainConfig, # settings
              machine, # a dict that says where the run is made
@@ -196,6 +184,20 @@ def open_run(folder, # of a run, new unless it is resumed; None keeps nothing
         except FloatingPointError as e:
             last = next(reversed(files.checkpoints()), 'none yet')
             raise FloatingPointError(f'{e}. Last checkpoint: {last}') from None
+
+# %% ../nbs/08a_checkpoints.ipynb #locked
+#| code-fold: true
+@contextmanager
+def _locked(files): # keeps a second run out, also from other processes
+    lock = FileLock(files.lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BlockingIOError(f'folder {files.folder} is in use by another run') from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 # %% ../nbs/08a_checkpoints.ipynb #part-name
 def part_name(part): # a function, a module or another object; None: none of the user's own

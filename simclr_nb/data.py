@@ -249,17 +249,7 @@ def image_folder(path, # a folder of pictures, flat or in class subfolders
     return ImageSet(images, labels, classes, [str(name) for name in names])
 
 # %% ../nbs/01_data.ipynb #image-folder-steps
-def _check_folder(path, size): # the folder as a Path
-    if not str(path):
-        raise ValueError("path must name a folder, got ''")
-    require_whole('size', size, what='a whole number of pixels')
-    folder = Path(path).expanduser()
-    if not folder.exists():
-        raise FileNotFoundError(f'path {folder} does not exist')
-    if not folder.is_dir():
-        raise NotADirectoryError(f'path must be a folder, got the file {folder}')
-    return folder
-
+#| code-fold: show
 def _picture_files(folder): # sorted paths; nothing hidden, nor in a hidden folder
     suffixes = Image.registered_extensions()
     def is_picture(file):
@@ -291,6 +281,19 @@ def _classes_from_subfolders(names): # labels and classes; None and None if a pi
         return None, None
     classes = sorted({name.parts[0] for name in names})
     return [classes.index(name.parts[0]) for name in names], classes
+
+# %% ../nbs/01_data.ipynb #check-folder
+#| code-fold: true
+def _check_folder(path, size): # the folder as a Path
+    if not str(path):
+        raise ValueError("path must name a folder, got ''")
+    require_whole('size', size, what='a whole number of pixels')
+    folder = Path(path).expanduser()
+    if not folder.exists():
+        raise FileNotFoundError(f'path {folder} does not exist')
+    if not folder.is_dir():
+        raise NotADirectoryError(f'path must be a folder, got the file {folder}')
+    return folder
 
 # %% ../nbs/01_data.ipynb #read-image
 def _to_rgb(picture): # any PIL image; ValueError for pixels without an agreed range
@@ -341,6 +344,17 @@ def _image_and_label(item): # an item of a dataset; the label is None where ther
         return item, None
     return item[0], item[1] if len(item) > 1 else None
 
+# %% ../nbs/01_data.ipynb #to-bytes
+def _to_bytes(image, k): # PIL image or tensor, item k of its dataset -> uint8 (3, H, W)
+    if isinstance(image, Image.Image):
+        return torch.from_numpy(np.asarray(_to_rgb(image)).transpose(2, 0, 1).copy())
+    _check_item(image, k)
+    if image.is_floating_point():
+        image = (image * 255).round()
+    return image.to(torch.uint8).expand(3, *image.shape[-2:])
+
+# %% ../nbs/01_data.ipynb #check-dataset
+#| code-fold: true
 def _check_label(label, k):
     is_whole = isinstance(label, (int, np.integer))
     if isinstance(label, torch.Tensor):
@@ -357,7 +371,6 @@ def _check_one_size(first, image, k):
         raise ValueError(f'all items must have one size: item 0 is {tuple(first.shape)}, '
                          f'item {k} is {tuple(image.shape)}; resize them in the dataset')
 
-# %% ../nbs/01_data.ipynb #to-bytes
 def _check_item(image, k):
     require(isinstance(image, torch.Tensor), f'item {k}', 'be a PIL image or a tensor',
             describe(image), TypeError)
@@ -370,14 +383,6 @@ def _check_item(image, k):
     if is_float and not (image.min() >= 0 and image.max() <= 1):
         raise ValueError(f'item {k} must lie in 0..1 as floats, got {float(image.min()):.3g}..'
                          f'{float(image.max()):.3g}; leave the normalisation out')
-
-def _to_bytes(image, k): # PIL image or tensor, item k of its dataset -> uint8 (3, H, W)
-    if isinstance(image, Image.Image):
-        return torch.from_numpy(np.asarray(_to_rgb(image)).transpose(2, 0, 1).copy())
-    _check_item(image, k)
-    if image.is_floating_point():
-        image = (image * 255).round()
-    return image.to(torch.uint8).expand(3, *image.shape[-2:])
 
 # %% ../nbs/01_data.ipynb #hold-out
 def hold_out(images:ImageSet, # two or more

@@ -296,12 +296,6 @@ def plain_state_dict(self:ResNet):
     return state
 
 # %% ../nbs/03_resnet.ipynb #projection-head
-def _check_head(in_features, hidden, out, layers):
-    require_whole('layers', layers, least=2)
-    require_whole('in_features', in_features)
-    require_whole('hidden', hidden)
-    require_whole('out', out)
-
 class ProjectionHead(nn.Sequential):
     """g(h), an MLP: (n, in_features) -> z (n, out), not normalised
 
@@ -322,6 +316,14 @@ class ProjectionHead(nn.Sequential):
             parts.append(nn.ReLU())
             features = hidden
         super().__init__(*parts, nn.Linear(features, out))
+
+# %% ../nbs/03_resnet.ipynb #check-head
+#| code-fold: true
+def _check_head(in_features, hidden, out, layers):
+    require_whole('layers', layers, least=2)
+    require_whole('in_features', in_features)
+    require_whole('hidden', hidden)
+    require_whole('out', out)
 
 # %% ../nbs/03_resnet.ipynb #simclr
 class SimCLR(nn.Module):
