@@ -11,6 +11,7 @@
     OMP_NUM_THREADS=1 python bench/exactness.py gradients    # only that about directions
     OMP_NUM_THREADS=1 python bench/exactness.py 'gradients of rows'    # the same in the rows
     OMP_NUM_THREADS=1 python bench/exactness.py 'gradients of longer rows'    # and in longer
+    OMP_NUM_THREADS=1 python bench/exactness.py 'rates of longer rows'    # were they right?
     OMP_NUM_THREADS=1 python bench/exactness.py untrained    # networks before their first step
     python bench/exactness.py row 'N 1024, tau 0.1, exact' 7    # one row with a seed of yours
 
@@ -57,6 +58,7 @@ EPOCHS = 4
 LONGER = 4 # times as many, for the rows that ask whether length matters
 LONGER_ROW = ', longer' # how their names end
 RATES = (1., 2., 4.) # base learning rates of LARS
+LONGER_RATES = (.5, 1., 2.) # around the one that the longer rows have
 LEAST_RATE, LARGEST_RATE = .25, 16.
 PARTS = (4, 16)
 BANK = 10_000 # labelled training images for kNN and the linear probe
@@ -151,6 +153,21 @@ def best_rate(settings, parts, train, held_out):
         elif best == max(tried) and best < LARGEST_RATE:
             wanted = [best * 2]
     return best, tried
+
+
+def rates_of_longer_rows(ways, train, held_out):
+    """What other rates than that of the short rows would give longer ones, by held-out images
+
+    A result is kept for every run, so that two processes can share the work."""
+    rows = [(name, settings, parts) for name, settings, parts in longer_rows(.1)
+            if parts in ways]
+    for seed, rate, (name, settings, parts) in product(CHOOSING_SEEDS, LONGER_RATES, rows):
+        key = f'{name}, rate {rate}, seed {seed}'
+        config, _ = run_config(settings, seed, rate)
+        if not is_stored(key, read_results(RESULTS), config):
+            model, _, history = trained(settings, parts, seed, rate, train)
+            found = accuracies(model.encoder, train[:BANK], held_out)
+            keep(key, found | dict(loss=history[-1]['loss'], settings=asdict(config)))
 
 
 def loss_curve(history, points=12):
@@ -366,6 +383,10 @@ def main(wanted):
         train, held_out, _ = images_for_rows()
         rows = [next(longer_rows(.1))]
         keep('directions of longer rows', directions_of_rows(rows, train, held_out))
+    elif wanted[:1] == ['rates of longer rows']:
+        train, held_out, _ = images_for_rows()
+        ways = list(map(int, wanted[1:])) or [1, 64] # parts
+        rates_of_longer_rows(ways, train, held_out)
     elif wanted == ['untrained']:
         train, _, test = images_for_rows()
         keep('untrained', untrained_figures(train, test))

@@ -8,9 +8,8 @@ __all__ = ['accumulate', 'refuse_batch_norm']
 # %% ../nbs/06_accumulate.ipynb #imports
 import torch
 from torch import nn
-from torch.profiler import record_function
 
-from .core import require
+from .core import no_autocast, require, step_part
 
 # %% ../nbs/06_accumulate.ipynb #auto-keep
 def _device_memory(device): # bytes in use, bytes free; None where that cannot be asked
@@ -21,12 +20,13 @@ def _device_memory(device): # bytes in use, bytes free; None where that cannot b
     return used, torch.cuda.mem_get_info(device)[0] + unused_cache
 
 def _graphs_that_fit(free, graph, K): # bytes free beside one graph, bytes of a graph, chunks
-    fitting = free // max(graph, 1) - 1
+    usable = .9 * free # what is freed in pieces of other sizes cannot all be used again
+    fitting = usable // max(graph, 1) - 1
     return int(min(max(fitting, 1), K))
 
 # %% ../nbs/06_accumulate.ipynb #random-state
 def _random_state(device): # of the CPU's generator and that of another device
-    if device.type == 'cpu':
+    if device.type in ('cpu', 'meta'): # the latter has shapes and no numbers
         return torch.get_rng_state(), None
     backend = torch.get_device_module(device)
     if device.type == 'cuda': # there may be several
@@ -36,7 +36,7 @@ def _random_state(device): # of the CPU's generator and that of another device
 def _set_random_state(device, state): # as `_random_state` gave it
     cpu_state, device_state = state
     torch.set_rng_state(cpu_state)
-    if device.type == 'cpu':
+    if device_state is None:
         return
     backend = torch.get_device_module(device)
     if device.type == 'cuda':
@@ -55,11 +55,11 @@ def _check_output(z, views): # what the model gave for a chunk of views
             f'give z on the device of its views, {views.device}', z.device)
 
 def _take_views(views, chunk): # `views` may make them only now
-    with record_function('augment'):
+    with step_part('augment'):
         return views[chunk]
 
 def _embed_chunk(model, chunk_views, with_graph): # -> z, a row per view
-    with torch.set_grad_enabled(with_graph), record_function('forward'):
+    with torch.set_grad_enabled(with_graph), step_part('forward'):
         z = model(chunk_views)
     _check_output(z, chunk_views)
     return z
@@ -96,8 +96,7 @@ def _loss_and_dz(loss_fn, z_chunks): # -> L, dL/dz (2N, D), None if L does not d
     if z.dtype != torch.float64:
         z = z.float()
     z.requires_grad_()
-    no_autocast = torch.autocast(z.device.type, enabled=False)
-    with torch.enable_grad(), no_autocast, record_function('loss'):
+    with torch.enable_grad(), no_autocast(z.device), step_part('loss'):
         loss = loss_fn(z)
         loss.backward() # also into any parameters of the loss
     return loss.detach(), z.grad
@@ -109,7 +108,6 @@ def _embed_again(model, views, chunk, state): # from the random state of the fir
     return _embed_chunk(model, chunk_views, with_graph=True)
 
 def _backpropagate_chunks(model, views, chunks, z_chunks, states, dz):
-    no_autocast = torch.autocast(dz.device.type, enabled=False)
     state_after = _random_state(dz.device)
     try:
         for chunk, state in zip(reversed(chunks), reversed(states)):
@@ -117,7 +115,7 @@ def _backpropagate_chunks(model, views, chunks, z_chunks, states, dz):
             if not z.requires_grad:
                 z = _embed_again(model, views, chunk, state)
             if z.requires_grad: # unless every parameter is frozen
-                with no_autocast, record_function('backward'):
+                with no_autocast(dz.device), step_part('backward'):
                     z.backward(dz[chunk])
     finally:
         _set_random_state(dz.device, state_after)

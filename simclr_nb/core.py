@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['describe', 'require', 'require_whole', 'generator', 'refuse_existing', 'atomic_path', 'write_json', 'log_line',
-           'progress_bar', 'pick_device', 'to_device', 'has_bf16', 'full_precision', 'describe_machine',
-           'keep_freed_memory']
+           'progress_bar', 'pick_device', 'to_device', 'read_later', 'step_part', 'part_times', 'has_bf16',
+           'no_autocast', 'full_precision', 'describe_machine', 'keep_freed_memory']
 
 # %% ../nbs/00_core.ipynb #imports
-import ctypes, hashlib, json, os, platform, shutil, subprocess, sys
+import ctypes, hashlib, json, os, platform, shutil, subprocess, sys, time
 from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from fastcore.imports import in_jupyter
+from torch.profiler import record_function
 from tqdm import tqdm
 
 from . import __version__
@@ -178,6 +179,60 @@ def to_device(tensor, # on the CPU or on the device
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
 
+# %% ../nbs/00_core.ipynb #read-later
+def read_later(values:torch.Tensor): # (n,), on any device
+    "A function without arguments that gives the values as a list, once they are computed"
+    if values.device.type != 'cuda':
+        return values.tolist
+    numbers = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    numbers.copy_(values, non_blocking=True)
+    copied = torch.cuda.Event()
+    copied.record(torch.cuda.current_stream(values.device))
+    def read():
+        copied.synchronize()
+        return numbers.tolist()
+    return read
+
+# %% ../nbs/00_core.ipynb #step-part
+_part_marks = [] # of `part_times`: a list to take marks in, while it measures
+
+def _now(device): # a moment of the program, or of a GPU's queue
+    if device.type != 'cuda':
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+def _seconds_between(start, end):
+    if isinstance(start, float):
+        return end - start
+    end.synchronize()
+    return start.elapsed_time(end) / 1000
+
+@contextmanager
+def step_part(name:str): # 'forward'
+    "Names a part of a training step for PyTorch's profiler and for `part_times`"
+    with record_function(name):
+        if not _part_marks:
+            yield
+            return
+        marks, device = _part_marks[-1]
+        start = _now(device)
+        yield
+        marks.append((name, start, _now(device)))
+
+@contextmanager
+def part_times(device): # a torch device
+    "Inside, parts are measured; yields a dict that holds seconds by name afterwards"
+    seconds, marks = {}, []
+    _part_marks.append((marks, device))
+    try:
+        yield seconds
+    finally:
+        _part_marks.pop()
+    for name, start, end in marks:
+        seconds[name] = seconds.get(name, 0.) + _seconds_between(start, end)
+
 # %% ../nbs/00_core.ipynb #has-bf16
 def has_bf16(device): # a torch device
     "Whether the device has bfloat16 instructions; False where that cannot be told"
@@ -187,6 +242,14 @@ def has_bf16(device): # a torch device
         return False
     names = ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
     return any(getattr(torch.cpu, name)() for name in names if hasattr(torch.cpu, name))
+
+# %% ../nbs/00_core.ipynb #no-autocast
+def no_autocast(device): # a torch device or its name
+    "A context in which there is no autocast on `device`"
+    device_type = torch.device(device).type
+    if torch.amp.is_autocast_available(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
 
 # %% ../nbs/00_core.ipynb #precision-switches
 def _reduced_switches(): # PyTorch's, those under which float32 products are rounded now
@@ -223,13 +286,9 @@ def full_precision(device, # a torch device or its name
     if not active:
         yield
         return
-    device_type = torch.device(device).type
-    no_autocast = nullcontext()
-    if torch.amp.is_autocast_available(device_type):
-        no_autocast = torch.autocast(device_type, enabled=False)
     before = _forbid_reduced()
     try:
-        with no_autocast:
+        with no_autocast(device):
             yield
     finally:
         _restore_precision(before)

@@ -20,7 +20,7 @@ from safetensors.torch import save
 
 from .augment import Views
 from .core import (atomic_path, describe, full_precision, generator, progress_bar,
-                            require, require_whole)
+                            require, require_whole, to_device)
 from .data import ImageSet, hold_out
 
 # %% ../nbs/10_evaluate.ipynb #eval-mode
@@ -46,6 +46,8 @@ def noted_size(model): # an encoder, or a model that has one inside
 
 # %% ../nbs/10_evaluate.ipynb #embed-parts
 #| code-fold: true
+_BATCHES_ON_DEVICE = 64 # whose features wait there to be fetched
+
 def _check_images(images, pixels, batch, size):
     is_tensor = isinstance(pixels, torch.Tensor)
     has_levels = is_tensor and (pixels.dtype == torch.uint8 or pixels.is_floating_point())
@@ -93,13 +95,17 @@ def embed(encoder, # views (n, 3, H, W) in 0..1 -> h (n, F); a whole SimCLR give
     _check_images(images, pixels, batch, size)
     size = noted_size(encoder) if size is None else size
     device, dtype = _device_and_dtype(encoder)
-    features = []
+    features, on_device = [], [] # to fetch them waits for a GPU, so it is done seldom
     with eval_mode(encoder), full_precision(device), \
          progress_bar(len(pixels), 'image', shown=progress) as bar:
         for start in range(0, len(pixels), batch):
-            views = _to_views(pixels[start:start + batch].to(device), size)
-            features.append(encoder(views.to(dtype)).float().cpu())
+            views = _to_views(to_device(pixels[start:start + batch], device), size)
+            on_device.append(encoder(views.to(dtype)).float())
+            if len(on_device) == _BATCHES_ON_DEVICE:
+                features.append(torch.cat(on_device).cpu())
+                on_device = []
             bar.update(len(views))
+    features += [h.cpu() for h in on_device]
     return torch.cat(features)
 
 # %% ../nbs/10_evaluate.ipynb #check-labelled
@@ -151,7 +157,7 @@ def knn_predict(train_h, # (M, F) features
     for h in test_h.split(500): # 500 x M cosines at a time
         cosines, neighbours = (F.normalize(h, dim=1) @ train_u.T).topk(k, dim=1)
         weights = ((cosines - cosines[:, :1]) / temperature).exp() # the nearest weighs 1
-        votes = torch.zeros(len(h), classes, dtype=weights.dtype)
+        votes = weights.new_zeros(len(h), classes)
         votes.scatter_add_(1, train_y[neighbours], weights)
         predicted.append(votes.argmax(1))
     return torch.cat(predicted)
@@ -165,7 +171,7 @@ def accuracy(predicted, # (T,) labels
     check_labels('labels', labels, len(predicted))
     require(predicted.ndim == 1 and len(labels) > 0, 'predicted', 'be (T,) with T > 0',
             tuple(predicted.shape))
-    return (predicted == labels).double().mean().item()
+    return (predicted == labels).cpu().double().mean().item()
 
 # %% ../nbs/10_evaluate.ipynb #knn
 def knn_accuracy(train_h, # (M, F) features
@@ -202,10 +208,12 @@ def knn_monitor(images:ImageSet, # training images, labelled
     def monitor(epoch, model, history):
         if epoch % every:
             return None
-        voters_h = embed(model.encoder, voters, size=size)
-        asked_h = embed(model.encoder, asked, size=size)
-        return dict(knn=knn_accuracy(voters_h, voters.labels.cpu(), asked_h, asked.labels.cpu(),
-                                     k=min(200, len(voters))))
+        device, _ = _device_and_dtype(model)
+        features_and_labels = []
+        for part in (voters, asked):
+            h = embed(model.encoder, part, size=size)
+            features_and_labels += [h.to(device), part.labels.to(device)]
+        return dict(knn=knn_accuracy(*features_and_labels, k=min(200, len(voters))))
     return monitor
 
 # %% ../nbs/10_evaluate.ipynb #fit-logistic
@@ -217,8 +225,8 @@ def fit_logistic(h, # (M, F) features
     """Weights (classes, F) and biases (classes,) of least L2-penalised mean cross-entropy
 
     Found by at most 300 iterations of L-BFGS, from zero."""
-    W = torch.zeros(classes, h.shape[1], dtype=h.dtype, requires_grad=True)
-    b = torch.zeros(classes, dtype=h.dtype, requires_grad=True)
+    W = h.new_zeros(classes, h.shape[1], requires_grad=True)
+    b = h.new_zeros(classes, requires_grad=True)
     optimiser = torch.optim.LBFGS([W, b], max_iter=300, tolerance_grad=1e-6, history_size=10,
                                   line_search_fn='strong_wolfe')
     def closure():
@@ -243,8 +251,8 @@ def _standardise(train_h, test_h): # by mean and standard deviation of the train
 
 def _choose_penalty(x, y, classes, penalties, seed): # the best on a fifth held out
     held_out_rows = len(x) // 5
-    shuffled = torch.randperm(len(x), generator=generator(seed, 'held out'))
-    held_out, kept = shuffled.split([held_out_rows, len(x) - held_out_rows])
+    shuffled = torch.randperm(len(x), generator=generator(seed, 'held out'), device='cpu')
+    held_out, kept = shuffled.to(x.device).split([held_out_rows, len(x) - held_out_rows])
     def held_out_accuracy(l2):
         W, b = fit_logistic(x[kept], y[kept], classes, l2)
         return accuracy((x[held_out] @ W.T + b).argmax(1), y[held_out])

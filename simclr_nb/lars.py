@@ -83,10 +83,11 @@ class LARS(Optimizer):
 
     @torch.no_grad()
     def step(self,
-             closure=None): # computes the loss anew and returns it
+             closure=None, # computes the loss anew and returns it
+             where=None): # a bool tensor () on their device; False: nothing changes
         """The closure's loss, if there is a closure; every parameter with a gradient is updated
 
-        `.grad` is left as it is.
+        `.grad` is left as it is. Nothing waits for `where`.
 
         Raises: `RuntimeError` for a sparse gradient."""
         loss = None
@@ -94,7 +95,7 @@ class LARS(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            self._step_group(group)
+            self._step_group(group, where)
         return loss
 
 # %% ../nbs/05_lars.ipynb #step-group
@@ -106,12 +107,22 @@ def _velocity(self:LARS, w): # of a parameter; zero before its first step
     return state['velocity']
 
 @patch
-def _step_group(self:LARS, group): # one update of a group's parameters that have a gradient
+def _step_group(self:LARS, group, where): # updates a group's parameters that have a gradient
     ws = [w for w in group['params'] if w.grad is not None]
     gs = [w.grad for w in ws]
     if any(g.is_sparse for g in gs):
         raise RuntimeError('LARS needs dense gradients, got a sparse one')
     vs = [self._velocity(w) for w in ws]
+    if where is None:
+        self._step_tensors(ws, gs, vs, group)
+        return
+    new_ws, new_vs = [w.clone() for w in ws], [v.clone() for v in vs]
+    self._step_tensors(new_ws, gs, new_vs, group)
+    for old, new in zip([*ws, *vs], [*new_ws, *new_vs]):
+        torch.where(where, new, old, out=old)
+
+@patch
+def _step_tensors(self:LARS, ws, gs, vs, group): # ws and vs are changed
     foreach = group['foreach']
     if foreach is None:
         devices = {w.device for w in ws}

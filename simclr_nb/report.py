@@ -16,12 +16,11 @@ from torch import nn
 
 from .augment import Views, two_views
 from .checkpoints import load_newest
-from .compare import accuracy_lines, compare, wilson_interval
+from .compare import accuracy_lines, compare, predict_both, wilson_interval
 from .core import (atomic_path, generator, pick_device, refuse_existing, require,
                             write_json)
 from .data import ImageSet, show_images
-from .evaluate import (confusion_matrix, embed, label_curve, linear_predict,
-                                view_measures)
+from .evaluate import confusion_matrix, embed, label_curve, view_measures
 from .finetune import linear_probe_sgd
 from .pictures import embedding_map, show_confusion, show_map, show_neighbours
 from .runs import RunFiles, build_model, read_run
@@ -156,10 +155,10 @@ def _few_labels(labels): # the fractions of 1% and 10% that leave a probe enough
     return [fraction for fraction in (.01, .1) if suffices(fraction)]
 
 def _accuracies(features, baseline, train_y, test_y, seed): # what needs labels on both sides
-    train_h, test_h = features['SimCLR']
     classes = int(max(train_y.max(), test_y.max())) + 1
-    confusion = confusion_matrix(linear_predict(train_h, train_y, test_h), test_y, classes)
-    return dict(rows=compare(features, train_y, test_y, baseline),
+    predicted = predict_both(features, train_y)
+    confusion = confusion_matrix(predicted['SimCLR']['linear'], test_y, classes)
+    return dict(rows=compare(features, train_y, test_y, baseline, predicted),
                 labels=label_curve(features, train_y, test_y, _few_labels(train_y), seed),
                 confusion=confusion.tolist())
 
@@ -169,8 +168,10 @@ def _measure(config, models, features, train, test, seed): # -> figures for resu
                   baseline=baseline, seed=seed, rows=[], labels=[])
     result['measures'] = _view_measures(config, models, _sets(train, test)[-1], seed)
     if test is not None:
-        train_y, test_y = train.labels.cpu(), test.labels.cpu()
-        result |= _accuracies(features, baseline, train_y, test_y, seed)
+        device = next(models[baseline].parameters()).device
+        there = {name: [h.to(device) for h in both] for name, both in features.items()}
+        labels = [images.labels.to(device) for images in (train, test)]
+        result |= _accuracies(there, baseline, *labels, seed)
     return result
 
 def _measure_sgd(encoder, train, test, size, epochs, seed, progress): # as papers do it

@@ -22,7 +22,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from .core import atomic_path, refuse_existing, require, require_whole, write_json
+from .core import (atomic_path, no_autocast, refuse_existing, require, require_whole,
+                            write_json)
 
 # %% ../nbs/03_resnet.ipynb #make-norm
 #| code-fold: show
@@ -37,7 +38,7 @@ class _GroupNorm(nn.GroupNorm): # what comes out has the dtype of what comes in
     def forward(self, x):
         if x.device.type == 'cpu': # takes bfloat16 beside float32 parameters
             return super().forward(x)
-        with torch.autocast(x.device.type, enabled=False): # which would make it float32
+        with no_autocast(x.device): # which would make it float32
             weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
             return F.group_norm(x, self.num_groups, weight, bias, self.eps)
 
@@ -66,7 +67,7 @@ def standardise(weight): # of a convolution, (channels out, channels in, height,
 
     Weight standardisation (Qiao et al. 2019, Section 3.1; the constant is Big Transfer's).
     Computed in float32 whatever autocast says, or in float64 for such weights."""
-    with torch.autocast(weight.device.type, enabled=False):
+    with no_autocast(weight.device):
         w = weight if weight.dtype == torch.float64 else weight.float()
         variance, mean = torch.var_mean(w, (1, 2, 3), correction=0, keepdim=True)
         return ((w - mean) * (variance + 1e-10).rsqrt()).to(weight.dtype)

@@ -6,7 +6,7 @@
 __all__ = ['train_step', 'Training', 'prepare', 'step_views', 'update', 'noted_signals', 'pretrain', 'step_times', 'plot_history']
 
 # %% ../nbs/09_train.ipynb #imports
-import math, os, signal, threading, time
+import math, signal, threading, time
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -14,13 +14,13 @@ import matplotlib.pyplot as plt
 import torch
 from torch import nn
 from torch.nn.utils import get_total_norm
-from torch.profiler import ProfilerActivity, profile, record_function
 
 from .accumulate import accumulate, refuse_batch_norm
 from .augment import Views
 from .checkpoints import open_run, part_name, save_checkpoint, save_model
-from .core import (describe, describe_machine, generator, has_bf16, log_line,
-                            pick_device, progress_bar, require, to_device)
+from .core import (describe, describe_machine, full_precision, generator, has_bf16,
+                            log_line, part_times, pick_device, progress_bar, read_later,
+                            require, step_part, to_device)
 from .data import ImageSet
 from .lars import LARS, param_groups, peak_lr, warmup_cosine
 from .ntxent import chance_loss, nt_xent
@@ -29,32 +29,78 @@ from .runs import RunFiles, TrainConfig, append_metrics, build_model, settings_t
 
 # %% ../nbs/09_train.ipynb #accumulate-what-fits
 #| code-fold: true
-def _accumulate_what_fits(model, views, loss_fn, optimiser, micro_batch, autocast, keep):
-    # -> loss, and the micro-batch that fitted into memory
+def _is_out_of_memory(error): # a RuntimeError; Apple's GPUs have none of their own
+    return (isinstance(error, torch.OutOfMemoryError)
+            or str(error).startswith('MPS backend out of memory'))
+
+def _with_less_memory(rows, all_rows, keep):
+    # rows at a time and graphs kept (or 'auto') -> what to try next, None if nothing is left
+    if rows < all_rows and keep not in (0, 1):
+        return rows, 1
+    if rows == 1:
+        return None
+    return rows // 2, 0 if keep == 0 else 1
+
+def _accumulate_what_fits(model, views, loss_fn, optimiser, micro_batch, keep):
+    # -> loss, and micro_batch and keep that fitted into memory
+    all_rows = len(views)
     while True:
         optimiser.zero_grad()
         try:
-            with autocast:
-                return accumulate(model, views, loss_fn, micro_batch, keep), micro_batch
-        except torch.OutOfMemoryError:
-            rows = min(micro_batch or len(views), len(views))
-            if rows == 1:
+            return accumulate(model, views, loss_fn, micro_batch, keep), micro_batch, keep
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            rows = min(micro_batch or all_rows, all_rows)
+            less = _with_less_memory(rows, all_rows, keep)
+            if less is None:
                 raise
             try:
-                refuse_batch_norm(model, rows // 2, len(views))
+                refuse_batch_norm(model, less[0], all_rows)
             except ValueError as e:
                 raise ValueError(f'out of memory with {rows} rows at a time, and {e}') from None
-        micro_batch = rows // 2 # outside `except`, which holds on to what filled the memory
-        keep = 1 # 'auto' may have kept too many graphs
+        # outside `except`, which holds on to what filled the memory
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        log_line(f'out of memory with {rows} rows at a time; going on with micro_batch '
-                 f'{micro_batch}, the gradient stays that of the whole batch')
+        log_line(f'out of memory with micro_batch {rows}, keep {keep}; going on with '
+                 f'{less[0]} and {less[1]}, the gradient stays that of the whole batch')
+        micro_batch, keep = less
 
 # %% ../nbs/09_train.ipynb #train-step
 #| code-fold: show
 def _is_finite(metrics): # of a step
     return math.isfinite(metrics['loss']) and math.isfinite(metrics['grad_norm'])
+
+def _optimiser_step(optimiser, loss, grad_norm): # unless one of them is not finite
+    is_finite = loss.isfinite() & grad_norm.isfinite()
+    if isinstance(optimiser, LARS) and is_finite.device.type != 'cpu':
+        optimiser.step(where=is_finite) # nothing waits for the answer
+    elif is_finite:
+        optimiser.step()
+
+def _start_step(model, views, optimiser, lr, temperature, micro_batch, autocast, keep, loss):
+    # -> a function that waits for the metrics and gives them; micro_batch and keep that fitted
+    statistics = {}
+    def loss_fn(z):
+        if loss is not None:
+            return loss(z)
+        value, of_batch = nt_xent(z, temperature, stats=True)
+        statistics.update(of_batch)
+        return value
+    for group in optimiser.param_groups:
+        group['lr'] = lr
+    with autocast:
+        value, micro_batch, keep = _accumulate_what_fits(model, views, loss_fn, optimiser,
+                                                         micro_batch, keep)
+    weights = [p for group in optimiser.param_groups for p in group['params']]
+    grad_norm = get_total_norm(p.grad for p in weights if p.grad is not None)
+    with step_part('optimiser'):
+        _optimiser_step(optimiser, value, grad_norm)
+    metrics = dict(loss=value, **statistics, grad_norm=grad_norm)
+    read = read_later(torch.stack([metric.to(value.dtype) for metric in metrics.values()]))
+    def finished():
+        return dict(zip(metrics, read())) | dict(micro_batch=micro_batch)
+    return finished, micro_batch, keep
 
 def train_step(model, # views -> z
                views, # (2N, 3, H, W), or Views
@@ -72,27 +118,9 @@ def train_step(model, # views -> z
 
     Raises: `OutOfMemoryError` if not even one row fits, `ValueError` if a BatchNorm would be
     cut."""
-    statistics = {}
-    def loss_fn(z):
-        if loss is not None:
-            return loss(z)
-        value, of_batch = nt_xent(z, temperature, stats=True)
-        statistics.update(of_batch)
-        return value
-    for group in optimiser.param_groups:
-        group['lr'] = lr
-    value, micro_batch = _accumulate_what_fits(model, views, loss_fn, optimiser, micro_batch,
-                                               autocast, keep)
-    weights = [p for group in optimiser.param_groups for p in group['params']]
-    grad_norm = get_total_norm(p.grad for p in weights if p.grad is not None)
-    metrics = dict(loss=value.item())
-    for name, statistic in statistics.items():
-        metrics[name] = statistic.item()
-    metrics['grad_norm'] = grad_norm.item()
-    with record_function('optimiser'):
-        if _is_finite(metrics):
-            optimiser.step()
-    return metrics | dict(micro_batch=micro_batch)
+    finished, _, _ = _start_step(model, views, optimiser, lr, temperature, micro_batch,
+                                 autocast, keep, loss)
+    return finished()
 
 # %% ../nbs/09_train.ipynb #training
 @dataclass
@@ -199,9 +227,9 @@ def _batch(training, step): # the N images of this step, uint8 on the device
 def step_views(training:Training, # its order of images may be drawn anew
                step:int): # from 0
     "Two random views of each of the N images of a step, 2N rows, computed when sliced"
-    with record_function('data'):
+    with step_part('data'):
         images = _batch(training, step)
-    with record_function('augment'):
+    with step_part('augment'):
         draws = training.augment.draw(2 * len(images),
                                       generator(training.config.seed, 'draws', step),
                                       hw=images.shape[2:])
@@ -214,24 +242,32 @@ def _learning_rate(training, step):
     peak = peak_lr(config.lr, config.batch, config.lr_rule)
     return warmup_cosine(step, training.total_steps, warmup_steps, peak)
 
+def _precision(training): # a context for encoder and head
+    device = training.images.device
+    if training.bf16:
+        return torch.autocast(device.type, torch.bfloat16)
+    return full_precision(device)
+
+def _start_update(training, views, step): # -> a function that waits for the row of metrics
+    config, device = training.config, training.images.device
+    lr = _learning_rate(training, step)
+    training.model.train() # a callback may have left it in eval mode
+    if device.type == 'cuda':
+        torch.cuda.reset_peak_memory_stats(device)
+    finished, training.micro_batch, training.keep = _start_step(
+        training.forward, views, training.optimiser, lr, config.temperature,
+        training.micro_batch, _precision(training), training.keep, training.loss)
+    about = dict(step=step, epoch=step // training.steps_per_epoch)
+    after = dict(chance=chance_loss(config.batch) if training.loss is None else None, lr=lr)
+    if device.type == 'cuda':
+        after['peak_memory'] = torch.cuda.max_memory_allocated(device) # bytes
+    return lambda: about | finished() | after
+
 def update(training:Training, # its weights are changed
            views, # of this step
            step:int): # from 0
     "One update of the weights by the gradient of the loss over all views; its metrics, a dict"
-    config = training.config
-    lr = _learning_rate(training, step)
-    autocast = torch.autocast(training.images.device.type, torch.bfloat16,
-                              enabled=training.bf16)
-    training.model.train() # a callback may have left it in eval mode
-    metrics = train_step(training.forward, views, training.optimiser, lr, config.temperature,
-                         training.micro_batch, autocast, training.keep, training.loss)
-    if metrics['micro_batch'] != training.micro_batch: # memory ran out
-        training.micro_batch = metrics['micro_batch']
-        training.keep = 1
-    row = dict(step=step, epoch=step // training.steps_per_epoch) | metrics
-    row['chance'] = chance_loss(config.batch) if training.loss is None else None
-    row['lr'] = lr
-    return row
+    return _start_update(training, views, step)()
 
 # %% ../nbs/09_train.ipynb #check-finite
 #| code-fold: true
@@ -354,12 +390,11 @@ class _Record:
             optimiser=self.training.optimiser.state_dict()))
         self.saved_at = time.perf_counter()
 
-    def checkpoint_if_due(self, row, stopping): # stopping: a signal has come
-        is_last = row['step'] + 1 == self.training.total_steps
+    def is_due(self, step, stopping): # a checkpoint; stopping: a signal has come
+        is_last = step + 1 == self.training.total_steps
         minutes = (time.perf_counter() - self.saved_at) / 60
-        is_due = minutes >= self.training.config.checkpoint_minutes
-        if self.files and (is_due or stopping or is_last):
-            self.checkpoint(row)
+        is_time = minutes >= self.training.config.checkpoint_minutes
+        return bool(self.files) and (is_time or stopping or is_last)
 
     def finish(self):
         if self.files:
@@ -376,6 +411,17 @@ def _stop_if_asked(signals, training, done, folder): # ends the run, after its c
                                 f'the run in {folder} is complete')
     raise KeyboardInterrupt(f'stopped by {signals[0]} after {done} of {total} steps, with a '
                             f'checkpoint in {folder}; resume=True goes on')
+
+# %% ../nbs/09_train.ipynb #may-wait
+#| code-fold: true
+def _reads_late(device):
+    return device.type == 'cuda'
+
+def _may_wait(training, step, on_epoch, on_step): # with reading the numbers of this step
+    ends_epoch = (step + 1) % training.steps_per_epoch == 0
+    is_last = step + 1 == training.total_steps
+    is_watched = on_step is not None or (on_epoch is not None and ends_epoch)
+    return _reads_late(training.images.device) and not is_watched and not is_last
 
 # %% ../nbs/09_train.ipynb #pretrain-whole
 #| code-fold: show
@@ -405,16 +451,22 @@ def pretrain(config:TrainConfig, # settings
         start, seconds_before = _restore(training, state)
         record = _Record(training, folder, machine, history, seconds_before)
         with progress_bar(training.total_steps, 'step', start, progress) as bar:
+            unread = [] # functions that give the rows of steps, oldest first
             for step in range(start, training.total_steps):
                 views = step_views(training, step) # two of each image
-                row = update(training, views, step) # exact gradient of the loss, LARS
-                _check_finite(training, row, history)
-                record.add(row, on_epoch)
-                _show_progress(bar, row, config.batch, record.knn)
-                if on_step:
-                    on_step(row, training.model)
+                unread.append(_start_update(training, views, step)) # exact gradient, LARS
                 stopping = list(signals) # a signal that comes from here on waits for a step
-                record.checkpoint_if_due(row, bool(stopping))
+                due = record.is_due(step, bool(stopping))
+                waits = not due and _may_wait(training, step, on_epoch, on_step)
+                while len(unread) > int(waits):
+                    row = unread.pop(0)()
+                    _check_finite(training, row, history)
+                    record.add(row, on_epoch)
+                    _show_progress(bar, row, config.batch, record.knn)
+                    if on_step:
+                        on_step(row, training.model)
+                if due:
+                    record.checkpoint(row)
                 if step + 1 < training.total_steps: # after the last one the model is saved
                     _stop_if_asked(stopping, training, step + 1, folder)
         record.finish()
@@ -423,9 +475,8 @@ def pretrain(config:TrainConfig, # settings
 
 # %% ../nbs/09_train.ipynb #step-times
 def _check_step_times(training, steps):
-    require(training.images.device.type == 'cpu', 'device', 'be cpu',
-            f"{training.images.device}: a GPU works on while the CPU's clock runs; "
-            "PyTorch's profiler shows these names, too")
+    device = training.images.device
+    require(device.type in ('cpu', 'cuda'), 'device', 'be cpu or cuda', device)
     most = training.total_steps - 2
     require(1 <= steps <= most, 'steps', f'lie in 1..{most}, the steps of the run less two',
             steps)
@@ -437,23 +488,20 @@ def step_times(config:TrainConfig, # settings
 
     The parts: data, augment, forward, loss, backward, optimiser, and other, the rest.
 
-    Raises: `ValueError` if the run is too short or not on the CPU."""
-    os.environ.setdefault('KINETO_LOG_LEVEL', '99') # else the profiler says what it does
+    Raises: `ValueError` if the run is too short or on another device than CPU and CUDA."""
     training = prepare(config, images)
     _check_step_times(training, steps)
     def run(step):
         update(training, step_views(training, step), step)
     run(0)
     run(1)
-    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+    with part_times(training.images.device) as seconds:
         start = time.perf_counter()
         for step in range(2, 2 + steps):
             run(step)
         whole = time.perf_counter() - start
-    parts = dict.fromkeys(('data', 'augment', 'forward', 'loss', 'backward', 'optimiser'), 0.)
-    for event in profiler.key_averages():
-        if event.key in parts:
-            parts[event.key] += event.cpu_time_total / 1e6 / steps
+    names = ('data', 'augment', 'forward', 'loss', 'backward', 'optimiser')
+    parts = {name: seconds.get(name, 0.) / steps for name in names}
     return parts | dict(other=whole / steps - sum(parts.values()))
 
 # %% ../nbs/09_train.ipynb #plot-history

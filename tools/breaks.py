@@ -280,6 +280,44 @@ def broken_import(copy):
     append(copy / 'simclr_nb/resnet.py', '\nimport no_such_package\n')
 
 
+# what a GPU would do otherwise, which tests show without one
+
+def in_cell(words, notebook, cell_id, old, new):
+    "A break that puts other code into the cell of a notebook that has this id"
+    def make_break(copy):
+        def change(cell):
+            source = ''.join(cell['source'])
+            assert old in source, f'{notebook} has no {old!r} in {cell_id} to break'
+            cell['source'] = source.replace(old, new, 1).splitlines(keepends=True)
+        change_cell(copy, notebook, lambda cell: cell['id'] == cell_id, change)
+    make_break.__doc__ = words
+    return make_break
+
+
+norm_in_float32 = in_cell(
+    'a norm that leaves bfloat16 under autocast', '03_resnet.ipynb', 'make-norm',
+    'with no_autocast(x.device):', 'if True:')
+asks_in_augmentation = in_cell(
+    'an augmentation that asks the device for a number', '02_augment.ipynb', 'apply',
+    '            return self._make_views(', '            assert draws.any()\n'
+    '            return self._make_views(')
+asks_in_optimiser = in_cell(
+    'an optimiser that asks the device for its mask', '05_lars.ipynb', 'step-group',
+    'if where is None:', 'if where is None or where:')
+norms_one_by_one = in_cell(
+    'an optimiser that goes from tensor to tensor', '05_lars.ipynb', 'foreach-steps',
+    'torch.stack(torch._foreach_norm(ws))', 'torch.stack([w.norm() for w in ws])')
+velocities_without_mask = in_cell(
+    'a mask that forgets the velocities', '05_lars.ipynb', 'step-group',
+    'zip([*ws, *vs], [*new_ws, *new_vs])', 'zip(ws, new_ws)')
+asks_in_step = in_cell(
+    'a training step that asks the device for the loss', '09_train.ipynb', 'train-step',
+    'is_finite.device.type != \'cpu\'', 'bool(is_finite)')
+reads_too_late = in_cell(
+    'a callback that is not shown the last row', '09_train.ipynb', 'may-wait',
+    'and not is_watched', '')
+
+
 BREAKS = { # check that must catch them -> breaks
     'clean': (dirty_notebook, unfolded_cell, execution_count),
     'export': (edited_module, orphan_module, unexported_edit),
@@ -292,7 +330,11 @@ BREAKS = { # check that must catch them -> breaks
                 code_as_text, no_alt_text, colon_in_directive, table_as_text, wide_output),
     'style': (wide_line, long_cell, long_function, wide_script, wide_main),
     'notebooks=04_ntxent.ipynb': (failing_cell,),
-    'notebooks=05_lars.ipynb': (broken_import,)}
+    'notebooks=05_lars.ipynb': (broken_import, asks_in_optimiser, norms_one_by_one,
+                                velocities_without_mask),
+    'notebooks=02_augment.ipynb': (asks_in_augmentation,),
+    'notebooks=03_resnet.ipynb': (norm_in_float32,),
+    'notebooks=09_train.ipynb': (asks_in_step, reads_too_late)}
 
 
 def checked(folder, check):
