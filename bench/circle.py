@@ -21,10 +21,11 @@ from simclr_nb.train import prepare, step_views, update
 PLACE = Path(__file__).resolve().parent.parent / 'nbs/circle.gif'
 SETTINGS = TrainConfig(width=8, groups=8, weight_standardised=True, head_out=2, size=16,
                        batch=128, epochs=12, lr=2., precision='float32', device='cpu')
-TEMPERATURES = {.02: 'too small', .5: 'as usual', 10.: 'too large'}
-SHOWN = 150 # images, two views each
+TEMPERATURES = (.02, .5, 10.)
+SHOWN = 90 # images, two views each
 EVERY = 9 # steps between two frames
 COLOURS = ('#0072B2', '#D55E00', '#009E73') # of three classes
+NAMES = ('ships', 'deer', 'cars')
 
 
 def shown_images():
@@ -59,7 +60,7 @@ def draw(axes, points, classes, title):
     shift = 1 + .06 * torch.randn(len(points), generator=generator(0, 'jitter'))
     x, y = shift * angle.cos(), shift * angle.sin() # a little off the circle, to be seen
     colours = [COLOURS[k] for k in classes.repeat(2).tolist()]
-    axes.scatter(x, y, s=5, c=colours, alpha=.6, linewidths=0)
+    axes.scatter(x, y, s=9, c=colours, linewidths=0)
     axes.set(xlim=(-1.25, 1.25), ylim=(-1.25, 1.25), aspect='equal')
     axes.axis('off')
     axes.set_title(title, fontsize=10)
@@ -71,8 +72,10 @@ def draw(axes, points, classes, title):
 def one_frame(step, by_temperature, classes):
     figure, axes = plt.subplots(1, 3, figsize=(7.2, 2.75), dpi=90)
     for ax, (temperature, points) in zip(axes, by_temperature.items()):
-        draw(ax, points, classes, f'temperature {temperature:g}, {TEMPERATURES[temperature]}')
+        draw(ax, points, classes, f'temperature {temperature:g}')
     figure.text(.01, .02, f'step {step}', fontsize=9)
+    for k, (name, colour) in enumerate(zip(NAMES, COLOURS)):
+        figure.text(.87, .18 - .08 * k, name, color=colour, fontsize=9)
     figure.subplots_adjust(0, .02, 1, .9, 0, 0)
     buffer = io.BytesIO()
     figure.savefig(buffer)
