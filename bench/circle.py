@@ -75,7 +75,7 @@ def one_frame(step, by_temperature, classes):
         draw(ax, points, classes, f'temperature {temperature:g}')
     figure.text(.01, .02, f'step {step}', fontsize=9)
     for k, (name, colour) in enumerate(zip(NAMES, COLOURS)):
-        figure.text(.87, .18 - .08 * k, name, color=colour, fontsize=9)
+        figure.text(.315, .18 - .08 * k, name, color=colour, fontsize=9)
     figure.subplots_adjust(0, .02, 1, .9, 0, 0)
     buffer = io.BytesIO()
     figure.savefig(buffer)

@@ -109,7 +109,7 @@ def train_step(model, # views -> z
                temperature:float, # tau
                micro_batch=None, # rows of views computed at a time; None: all
                autocast=nullcontext(), # context for encoder and head
-               keep='auto', # graphs that are kept, as in accumulate
+               keep='auto', # graphs kept, see accumulate; trades memory for time
                loss=None): # z -> scalar, a loss of your own; None: NT-Xent
     """One update of the weights, skipped if loss or gradient is not finite; returns its metrics
 
