@@ -11,14 +11,16 @@
     OMP_NUM_THREADS=1 python bench/exactness.py gradients    # only that about directions
     OMP_NUM_THREADS=1 python bench/exactness.py 'gradients of rows'    # the same in the rows
     OMP_NUM_THREADS=1 python bench/exactness.py 'gradients of longer rows'    # and in longer
-    OMP_NUM_THREADS=1 python bench/exactness.py 'rates of longer rows'    # were they right?
+    OMP_NUM_THREADS=1 python bench/exactness.py 'rates of longer rows'    # one for each of them
+    OMP_NUM_THREADS=1 python bench/exactness.py 'longer rows at their rates'    # and the rows
     OMP_NUM_THREADS=1 python bench/exactness.py untrained    # networks before their first step
     python bench/exactness.py row 'N 1024, tau 0.1, exact' 7    # one row with a seed of yours
 
 The runs see 43,008 of the training images, in views of 16x16 pixels. The base learning rate of
 each row is the best of three, or of more while the best is the smallest or the largest: by
-accuracy on 5,000 other training images, in the mean of two seeds that only choose (a longer
-row has the rate of the short one). Then come other seeds and the test images, which are
+accuracy on 5,000 other training images, in the mean of two seeds that only choose. (A longer
+row has the rate of the short one; at a rate of their own, chosen by one seed, longer rows stand
+apart.) Then come other seeds and the test images, which are
 looked at once. Needs CIFAR-10 (simclr_data), but for `micro`. What is finished is kept, runs
 in runs/exactness (another folder: --out) and figures in exactness.json, so the script can be
 stopped at any time.
@@ -155,19 +157,33 @@ def best_rate(settings, parts, train, held_out):
     return best, tried
 
 
-def rates_of_longer_rows(ways, train, held_out):
-    """What other rates than that of the short rows would give longer ones, by held-out images
+def longer_at(name, rate, seed): # the key of such a run in the results
+    return f'{name}, rate {rate}, seed {seed}'
 
-    A result is kept for every run, so that two processes can share the work."""
-    rows = [(name, settings, parts) for name, settings, parts in longer_rows(.1)
-            if parts in ways]
-    for seed, rate, (name, settings, parts) in product(CHOOSING_SEEDS, LONGER_RATES, rows):
-        key = f'{name}, rate {rate}, seed {seed}'
-        config, _ = run_config(settings, seed, rate)
+
+def rates_of_longer_rows(rows, train, held_out):
+    "The accuracy on held-out images that longer rows have at other rates, by one seed"
+    for rate, (name, settings, parts) in product(LONGER_RATES, rows):
+        seed = CHOOSING_SEEDS[0]
+        key, (config, _) = longer_at(name, rate, seed), run_config(settings, seed, rate)
         if not is_stored(key, read_results(RESULTS), config):
             model, _, history = trained(settings, parts, seed, rate, train)
             found = accuracies(model.encoder, train[:BANK], held_out)
             keep(key, found | dict(loss=history[-1]['loss'], settings=asdict(config)))
+
+
+def rate_of_longer(name, results):
+    "The rate that was best for a longer row"
+    tried = {rate: results[longer_at(name, rate, CHOOSING_SEEDS[0])] for rate in LONGER_RATES}
+    return max(tried, key=lambda rate: held_out_score([tried[rate]]))
+
+
+def longer_rows_at_their_rates(rows, train, test):
+    for seed, (name, settings, parts) in product(SEEDS, rows):
+        rate = rate_of_longer(name, read_results(RESULTS))
+        key, (config, _) = longer_at(name, rate, seed), run_config(settings, seed, rate)
+        if not is_stored(key, read_results(RESULTS), config):
+            keep(key, row_figures(settings, parts, seed, rate, train, test))
 
 
 def loss_curve(history, points=12):
@@ -383,10 +399,14 @@ def main(wanted):
         train, held_out, _ = images_for_rows()
         rows = [next(longer_rows(.1))]
         keep('directions of longer rows', directions_of_rows(rows, train, held_out))
-    elif wanted[:1] == ['rates of longer rows']:
-        train, held_out, _ = images_for_rows()
+    elif wanted[:1] in (['rates of longer rows'], ['longer rows at their rates']):
+        train, held_out, test = images_for_rows()
         ways = list(map(int, wanted[1:])) or [1, 64] # parts
-        rates_of_longer_rows(ways, train, held_out)
+        rows = [row for row in longer_rows(.1) if row[2] in ways]
+        if wanted[0].startswith('rates'):
+            rates_of_longer_rows(rows, train, held_out)
+        else:
+            longer_rows_at_their_rates(rows, train, test)
     elif wanted == ['untrained']:
         train, _, test = images_for_rows()
         keep('untrained', untrained_figures(train, test))

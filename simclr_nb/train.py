@@ -66,7 +66,7 @@ def _accumulate_what_fits(model, views, loss_fn, optimiser, micro_batch, keep):
                  f'{less[0]} and {less[1]}, the gradient stays that of the whole batch')
         micro_batch, keep = less
 
-# %% ../nbs/09_train.ipynb #train-step
+# %% ../nbs/09_train.ipynb #start-step
 #| code-fold: show
 def _is_finite(metrics): # of a step
     return math.isfinite(metrics['loss']) and math.isfinite(metrics['grad_norm'])
@@ -102,6 +102,8 @@ def _start_step(model, views, optimiser, lr, temperature, micro_batch, autocast,
         return dict(zip(metrics, read())) | dict(micro_batch=micro_batch)
     return finished, micro_batch, keep
 
+# %% ../nbs/09_train.ipynb #train-step
+#| code-fold: show
 def train_step(model, # views -> z
                views, # (2N, 3, H, W), or Views
                optimiser, # its groups' lr is set here
@@ -364,6 +366,7 @@ class _Record:
         self.training = training
         self.machine = machine
         self.history = history # the caller's list, which grows by a row per step
+        self.unread = [] # functions that give the rows of steps begun since, oldest first
         self.files = RunFiles(folder) if folder else None
         self.seconds_before = seconds_before # of earlier sessions
         self.knn = None # the last accuracy that on_epoch has given
@@ -423,6 +426,14 @@ def _may_wait(training, step, on_epoch, on_step): # with reading the numbers of 
     is_watched = on_step is not None or (on_epoch is not None and ends_epoch)
     return _reads_late(training.images.device) and not is_watched and not is_last
 
+def _take_in(record, bar, on_epoch, on_step): # the numbers of the oldest unread step
+    row = record.unread.pop(0)()
+    _check_finite(record.training, row, record.history)
+    record.add(row, on_epoch)
+    _show_progress(bar, row, record.training.config.batch, record.knn)
+    if on_step:
+        on_step(row, record.training.model)
+
 # %% ../nbs/09_train.ipynb #pretrain-whole
 #| code-fold: show
 def pretrain(config:TrainConfig, # settings
@@ -451,22 +462,16 @@ def pretrain(config:TrainConfig, # settings
         start, seconds_before = _restore(training, state)
         record = _Record(training, folder, machine, history, seconds_before)
         with progress_bar(training.total_steps, 'step', start, progress) as bar:
-            unread = [] # functions that give the rows of steps, oldest first
             for step in range(start, training.total_steps):
                 views = step_views(training, step) # two of each image
-                unread.append(_start_update(training, views, step)) # exact gradient, LARS
+                record.unread.append(_start_update(training, views, step)) # exact gradient
                 stopping = list(signals) # a signal that comes from here on waits for a step
                 due = record.is_due(step, bool(stopping))
                 waits = not due and _may_wait(training, step, on_epoch, on_step)
-                while len(unread) > int(waits):
-                    row = unread.pop(0)()
-                    _check_finite(training, row, history)
-                    record.add(row, on_epoch)
-                    _show_progress(bar, row, config.batch, record.knn)
-                    if on_step:
-                        on_step(row, training.model)
+                while len(record.unread) > int(waits):
+                    _take_in(record, bar, on_epoch, on_step)
                 if due:
-                    record.checkpoint(row)
+                    record.checkpoint(history[-1])
                 if step + 1 < training.total_steps: # after the last one the model is saved
                     _stop_if_asked(stopping, training, step + 1, folder)
         record.finish()

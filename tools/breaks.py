@@ -311,7 +311,7 @@ velocities_without_mask = in_cell(
     'a mask that forgets the velocities', '05_lars.ipynb', 'step-group',
     'zip([*ws, *vs], [*new_ws, *new_vs])', 'zip(ws, new_ws)')
 asks_in_step = in_cell(
-    'a training step that asks the device for the loss', '09_train.ipynb', 'train-step',
+    'a training step that asks the device for the loss', '09_train.ipynb', 'start-step',
     'is_finite.device.type != \'cpu\'', 'bool(is_finite)')
 reads_too_late = in_cell(
     'a callback that is not shown the last row', '09_train.ipynb', 'may-wait',
