@@ -66,7 +66,7 @@ def _embed_chunk(model, chunk_views, with_graph): # -> z, a row per view
 
 # %% ../nbs/06_accumulate.ipynb #embed-chunks
 def _embed_first_chunk(model, chunk_views, K): # -> z, chunks to keep: for keep='auto'
-    memory_before = _device_memory(chunk_views.device)
+    memory_before = _device_memory(chunk_views.device) if K > 1 else None
     if memory_before is None:
         return _embed_chunk(model, chunk_views, with_graph=K == 1), 1
     z = _embed_chunk(model, chunk_views, with_graph=True) # shows what a graph takes

@@ -73,20 +73,26 @@ def paired_test(first, # (T,) labels that one classifier predicts, int64
     return dict(gain=gain, only_first=only_first, only_second=only_second,
                 p_value=min(2 * chance, 1.))
 
-# %% ../nbs/10b_compare.ipynb #compare
-#| code-fold: show
+# %% ../nbs/10b_compare.ipynb #predict-both
 def predict_both(features:dict, # name -> (train_h, test_h)
-                 train_y): # (M,) labels, int64
+                 train_y, # (M,) labels, int64
+                device=None): # to compute on, entry by entry; None: where the features are
     """A dict per entry: the labels that knn and linear predict for the test images
 
     200 neighbours vote, or all if there are fewer.
 
     Raises: `ValueError` if something does not fit."""
-    k = min(200, len(train_y))
-    return {name: dict(knn=knn_predict(train_h, train_y, test_h, k),
-                       linear=linear_predict(train_h, train_y, test_h))
-            for name, (train_h, test_h) in features.items()}
+    predicted = {}
+    for name, (train_h, test_h) in features.items():
+        check_labels('train_y', train_y, len(train_h))
+        here, there = train_h.device, device or train_h.device
+        given = train_h.to(there), train_y.to(there), test_h.to(there)
+        knn, linear = knn_predict(*given, k=min(200, len(train_h))), linear_predict(*given)
+        predicted[name] = dict(knn=knn.to(here), linear=linear.to(here))
+    return predicted
 
+# %% ../nbs/10b_compare.ipynb #compare
+#| code-fold: show
 def compare(features:dict, # name -> (train_h, test_h)
             train_y, # (M,) labels, int64
             test_y, # (T,)
@@ -103,6 +109,8 @@ def compare(features:dict, # name -> (train_h, test_h)
         check_labels('test_y', test_y, len(test_h))
     if predicted is None:
         predicted = predict_both(features, train_y)
+    missing = sorted(features.keys() - predicted.keys())
+    require(not missing, 'predicted', 'have all names of the features', f'none for {missing}')
     rows = []
     for name in features:
         row = dict(name=name)

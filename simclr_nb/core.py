@@ -174,16 +174,16 @@ def pick_device(device='auto'): # 'auto', or a torch device or its name
 # %% ../nbs/00_core.ipynb #to-device
 def to_device(tensor, # on the CPU or on the device
               device): # a torch device
-    "The tensor on `device`; nothing waits for a copy to a GPU"
+    "The tensor on `device`; nothing waits for a copy from the CPU to a CUDA device"
     if device.type == 'cuda' and tensor.device.type == 'cpu':
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+        return tensor.contiguous().pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 # %% ../nbs/00_core.ipynb #read-later
 def read_later(values:torch.Tensor): # (n,), on any device
     "A function without arguments that gives the values as a list, once they are computed"
     if values.device.type != 'cuda':
-        return values.tolist
+        return values.clone().tolist
     numbers = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
     numbers.copy_(values, non_blocking=True)
     copied = torch.cuda.Event()
@@ -252,10 +252,11 @@ def no_autocast(device): # a torch device or its name
     return nullcontext()
 
 # %% ../nbs/00_core.ipynb #precision-switches
-def _reduced_switches(): # PyTorch's, those under which float32 products are rounded now
+def _reduced_switches(device_type): # those under which float32 products are rounded there now
     backends = torch.backends
-    switches = (backends.cuda.matmul, backends.cudnn.conv,
-                backends.mkldnn.matmul, backends.mkldnn.conv)
+    switches = (backends.cuda.matmul, backends.cudnn.conv)
+    if device_type == 'cpu':
+        switches = (backends.mkldnn.matmul, backends.mkldnn.conv)
     return [switch for switch in switches if switch.fp32_precision not in ('none', 'ieee')]
 
 def _own_precision(switch): # what it was set to; 'none' where a more general one says the same
@@ -264,8 +265,8 @@ def _own_precision(switch): # what it was set to; 'none' where a more general on
     return 'none' if switch.fp32_precision == precision else precision
 
 @torch.compiler.disable # a compiler cannot follow the switches
-def _forbid_reduced(): # -> pairs (switch, what it was set to)
-    before = [(switch, _own_precision(switch)) for switch in _reduced_switches()]
+def _forbid_reduced(device_type): # -> pairs (switch, what it was set to)
+    before = [(switch, _own_precision(switch)) for switch in _reduced_switches(device_type)]
     for switch, _ in before:
         switch.fp32_precision = 'ieee'
     return before
@@ -282,11 +283,12 @@ def full_precision(device, # a torch device or its name
     """Inside, products and convolutions of float32 tensors on `device` are in float32
 
     No autocast, no TF32, whichever of PyTorch's switches had allowed it; afterwards they are
-    as they were."""
+    as they were. While such a switch is changed, PyTorch refuses to be asked for the older
+    `allow_tf32`."""
     if not active:
         yield
         return
-    before = _forbid_reduced()
+    before = _forbid_reduced(torch.device(device).type)
     try:
         with no_autocast(device):
             yield

@@ -46,7 +46,7 @@ def noted_size(model): # an encoder, or a model that has one inside
 
 # %% ../nbs/10_evaluate.ipynb #embed-parts
 #| code-fold: true
-_BATCHES_ON_DEVICE = 64 # whose features wait there to be fetched
+_BYTES_ON_DEVICE = 2**26 # of features, which wait there to be fetched
 
 def _check_images(images, pixels, batch, size):
     is_tensor = isinstance(pixels, torch.Tensor)
@@ -101,7 +101,7 @@ def embed(encoder, # views (n, 3, H, W) in 0..1 -> h (n, F); a whole SimCLR give
         for start in range(0, len(pixels), batch):
             views = _to_views(to_device(pixels[start:start + batch], device), size)
             on_device.append(encoder(views.to(dtype)).float())
-            if len(on_device) == _BATCHES_ON_DEVICE:
+            if sum(h.nbytes for h in on_device) >= _BYTES_ON_DEVICE:
                 features.append(torch.cat(on_device).cpu())
                 on_device = []
             bar.update(len(views))
@@ -151,15 +151,15 @@ def knn_predict(train_h, # (M, F) features
     Raises: `ValueError` if something does not fit."""
     _check_train_and_test(train_h, train_y, test_h)
     _check_vote(k, temperature, len(train_h))
-    train_u = F.normalize(train_h, dim=1)
-    classes = int(train_y.max()) + 1
-    predicted = []
-    for h in test_h.split(500): # 500 x M cosines at a time
-        cosines, neighbours = (F.normalize(h, dim=1) @ train_u.T).topk(k, dim=1)
-        weights = ((cosines - cosines[:, :1]) / temperature).exp() # the nearest weighs 1
-        votes = weights.new_zeros(len(h), classes)
-        votes.scatter_add_(1, train_y[neighbours], weights)
-        predicted.append(votes.argmax(1))
+    classes, predicted = int(train_y.max()) + 1, []
+    with full_precision(train_h.device):
+        train_u = F.normalize(train_h, dim=1)
+        for h in test_h.split(500): # 500 x M cosines at a time
+            cosines, neighbours = (F.normalize(h, dim=1) @ train_u.T).topk(k, dim=1)
+            weights = ((cosines - cosines[:, :1]) / temperature).exp() # the nearest weighs 1
+            votes = weights.new_zeros(len(h), classes)
+            votes.scatter_add_(1, train_y[neighbours], weights)
+            predicted.append(votes.argmax(1))
     return torch.cat(predicted)
 
 # %% ../nbs/10_evaluate.ipynb #accuracy
@@ -234,7 +234,8 @@ def fit_logistic(h, # (M, F) features
         loss = F.cross_entropy(h @ W.T + b, y) + l2 * W.square().sum()
         loss.backward()
         return loss
-    optimiser.step(closure)
+    with full_precision(h.device):
+        optimiser.step(closure)
     return W.detach(), b.detach()
 
 # %% ../nbs/10_evaluate.ipynb #linear-predict

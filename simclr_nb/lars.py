@@ -119,7 +119,7 @@ def _step_group(self:LARS, group, where): # updates a group's parameters that ha
     new_ws, new_vs = [w.clone() for w in ws], [v.clone() for v in vs]
     self._step_tensors(new_ws, gs, new_vs, group)
     for old, new in zip([*ws, *vs], [*new_ws, *new_vs]):
-        torch.where(where, new, old, out=old)
+        torch.where(where.to(old.device), new, old, out=old)
 
 @patch
 def _step_tensors(self:LARS, ws, gs, vs, group): # ws and vs are changed

@@ -154,9 +154,9 @@ def _few_labels(labels): # the fractions of 1% and 10% that leave a probe enough
         return 1 <= count <= int(per_class.min()) and count * len(per_class) >= 5
     return [fraction for fraction in (.01, .1) if suffices(fraction)]
 
-def _accuracies(features, baseline, train_y, test_y, seed): # what needs labels on both sides
+def _accuracies(features, baseline, train_y, test_y, seed, device): # what needs all labels
     classes = int(max(train_y.max(), test_y.max())) + 1
-    predicted = predict_both(features, train_y)
+    predicted = predict_both(features, train_y, device)
     confusion = confusion_matrix(predicted['SimCLR']['linear'], test_y, classes)
     return dict(rows=compare(features, train_y, test_y, baseline, predicted),
                 labels=label_curve(features, train_y, test_y, _few_labels(train_y), seed),
@@ -169,9 +169,8 @@ def _measure(config, models, features, train, test, seed): # -> figures for resu
     result['measures'] = _view_measures(config, models, _sets(train, test)[-1], seed)
     if test is not None:
         device = next(models[baseline].parameters()).device
-        there = {name: [h.to(device) for h in both] for name, both in features.items()}
-        labels = [images.labels.to(device) for images in (train, test)]
-        result |= _accuracies(there, baseline, *labels, seed)
+        labels = [images.labels.cpu() for images in (train, test)]
+        result |= _accuracies(features, baseline, *labels, seed, device)
     return result
 
 def _measure_sgd(encoder, train, test, size, epochs, seed, progress): # as papers do it

@@ -62,6 +62,8 @@ def _accumulate_what_fits(model, views, loss_fn, optimiser, micro_batch, keep):
         # outside `except`, which holds on to what filled the memory
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        elif torch.backends.mps.is_available():
+            torch.mps.empty_cache()
         log_line(f'out of memory with micro_batch {rows}, keep {keep}; going on with '
                  f'{less[0]} and {less[1]}, the gradient stays that of the whole batch')
         micro_batch, keep = less
@@ -71,9 +73,15 @@ def _accumulate_what_fits(model, views, loss_fn, optimiser, micro_batch, keep):
 def _is_finite(metrics): # of a step
     return math.isfinite(metrics['loss']) and math.isfinite(metrics['grad_norm'])
 
-def _optimiser_step(optimiser, loss, grad_norm): # unless one of them is not finite
-    is_finite = loss.isfinite() & grad_norm.isfinite()
-    if isinstance(optimiser, LARS) and is_finite.device.type != 'cpu':
+def _stacked(metrics, device): # (n,) there, of the widest dtype
+    values = [value.detach().reshape(()) for value in metrics.values()]
+    widest = torch.float32
+    for value in values:
+        widest = torch.promote_types(widest, value.dtype)
+    return torch.stack([value.to(device, widest) for value in values])
+
+def _optimiser_step(optimiser, is_finite): # is_finite: bool (), on the device
+    if isinstance(optimiser, LARS) and is_finite.device.type not in ('cpu', 'mps'):
         optimiser.step(where=is_finite) # nothing waits for the answer
     elif is_finite:
         optimiser.step()
@@ -94,10 +102,11 @@ def _start_step(model, views, optimiser, lr, temperature, micro_batch, autocast,
                                                          micro_batch, keep)
     weights = [p for group in optimiser.param_groups for p in group['params']]
     grad_norm = get_total_norm(p.grad for p in weights if p.grad is not None)
-    with step_part('optimiser'):
-        _optimiser_step(optimiser, value, grad_norm)
     metrics = dict(loss=value, **statistics, grad_norm=grad_norm)
-    read = read_later(torch.stack([metric.to(value.dtype) for metric in metrics.values()]))
+    numbers = _stacked(metrics, weights[0].device)
+    with step_part('optimiser'):
+        _optimiser_step(optimiser, numbers[0].isfinite() & numbers[-1].isfinite())
+    read = read_later(numbers)
     def finished():
         return dict(zip(metrics, read())) | dict(micro_batch=micro_batch)
     return finished, micro_batch, keep
@@ -110,19 +119,20 @@ def train_step(model, # views -> z
                lr:float, # learning rate of this step
                temperature:float, # tau
                micro_batch=None, # rows of views computed at a time; None: all
-               autocast=nullcontext(), # context for encoder and head
+               autocast=nullcontext(), # context for encoder and head, a new one each time
                keep='auto', # graphs kept, see accumulate; trades memory for time
                loss=None): # z -> scalar, a loss of your own; None: NT-Xent
     """One update of the weights, skipped if loss or gradient is not finite; returns its metrics
 
-    A dict: loss, grad_norm and micro_batch, which is halved if memory ran out; and of NT-Xent
-    top1 (0..1) and entropy (nats) of the contrastive choice.
+    A dict: loss, grad_norm, and micro_batch and keep, which are lower than asked if memory ran
+    out, and should then be given to the next step; and of NT-Xent top1 (0..1) and entropy
+    (nats) of the contrastive choice.
 
-    Raises: `OutOfMemoryError` if not even one row fits, `ValueError` if a BatchNorm would be
-    cut."""
-    finished, _, _ = _start_step(model, views, optimiser, lr, temperature, micro_batch,
-                                 autocast, keep, loss)
-    return finished()
+    Raises: PyTorch's error (`OutOfMemoryError`, on Apple's GPUs `RuntimeError`) if not even one
+    row fits, `ValueError` if a BatchNorm would be cut."""
+    finished, _, keep = _start_step(model, views, optimiser, lr, temperature, micro_batch,
+                                    autocast, keep, loss)
+    return finished() | dict(keep=keep)
 
 # %% ../nbs/09_train.ipynb #training
 @dataclass
@@ -426,13 +436,15 @@ def _may_wait(training, step, on_epoch, on_step): # with reading the numbers of 
     is_watched = on_step is not None or (on_epoch is not None and ends_epoch)
     return _reads_late(training.images.device) and not is_watched and not is_last
 
-def _take_in(record, bar, on_epoch, on_step): # the numbers of the oldest unread step
-    row = record.unread.pop(0)()
-    _check_finite(record.training, row, record.history)
-    record.add(row, on_epoch)
-    _show_progress(bar, row, record.training.config.batch, record.knn)
-    if on_step:
-        on_step(row, record.training.model)
+def _take_in(record, leave, bar, on_epoch, on_step): # the numbers of all steps but the last
+    training = record.training
+    while len(record.unread) > leave: # so many
+        row = record.unread.pop(0)()
+        _check_finite(training, row, record.history)
+        record.add(row, on_epoch)
+        _show_progress(bar, row, training.config.batch, record.knn)
+        if on_step:
+            on_step(row, training.model)
 
 # %% ../nbs/09_train.ipynb #pretrain-whole
 #| code-fold: show
@@ -452,9 +464,9 @@ def pretrain(config:TrainConfig, # settings
 
     Raises: before anything is written `TypeError` or `ValueError` for what does not fit,
     `FileExistsError`, `FileNotFoundError` or `BlockingIOError` for a folder that is there, is
-    not, or is in use; later `FloatingPointError` if loss, gradient or weights are not finite,
-    `OSError` if the disk is full, `KeyboardInterrupt` after SIGINT or SIGTERM, with a
-    checkpoint. Without a folder no signal is waited for, and weights are not checked."""
+    not, or is in use; later `FloatingPointError` if loss, gradient or weights are not finite
+    (on CUDA a step late), `OSError` if the disk is full, `KeyboardInterrupt` after SIGINT or
+    SIGTERM, with a checkpoint. Without a folder neither signals nor weights are looked at."""
     training = prepare(config, images, encoder, augment, loss)
     machine = _describe_run(training, images, folder, about, encoder, augment, loss)
     with (noted_signals(folder is not None) as signals,
@@ -465,12 +477,11 @@ def pretrain(config:TrainConfig, # settings
             for step in range(start, training.total_steps):
                 views = step_views(training, step) # two of each image
                 record.unread.append(_start_update(training, views, step)) # exact gradient
+                may_wait = _may_wait(training, step, on_epoch, on_step)
+                _take_in(record, int(may_wait), bar, on_epoch, on_step)
                 stopping = list(signals) # a signal that comes from here on waits for a step
-                due = record.is_due(step, bool(stopping))
-                waits = not due and _may_wait(training, step, on_epoch, on_step)
-                while len(record.unread) > int(waits):
-                    _take_in(record, bar, on_epoch, on_step)
-                if due:
+                if record.is_due(step, bool(stopping)):
+                    _take_in(record, 0, bar, on_epoch, on_step)
                     record.checkpoint(history[-1])
                 if step + 1 < training.total_steps: # after the last one the model is saved
                     _stop_if_asked(stopping, training, step + 1, folder)
