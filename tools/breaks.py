@@ -312,7 +312,7 @@ velocities_without_mask = in_cell(
     'zip([*ws, *vs], [*new_ws, *new_vs])', 'zip(ws, new_ws)')
 asks_in_step = in_cell(
     'a training step that asks the device for the loss', '09_train.ipynb', 'start-step',
-    'is_finite.device.type != \'cpu\'', 'bool(is_finite)')
+    "is_finite.device.type not in ('cpu', 'mps')", 'bool(is_finite)')
 reads_too_late = in_cell(
     'a callback that is not shown the last row', '09_train.ipynb', 'may-wait',
     'and not is_watched', '')
