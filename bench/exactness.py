@@ -13,6 +13,7 @@
     OMP_NUM_THREADS=1 python bench/exactness.py 'gradients of longer rows'    # and in longer
     OMP_NUM_THREADS=1 python bench/exactness.py 'rates of longer rows'    # one for each of them
     OMP_NUM_THREADS=1 python bench/exactness.py 'longer rows at their rates'    # and the rows
+    OMP_NUM_THREADS=1 python bench/exactness.py 'longer rows at their rates' 64    # in 64 parts
     OMP_NUM_THREADS=1 python bench/exactness.py untrained    # networks before their first step
     python bench/exactness.py row 'N 1024, tau 0.1, exact' 7    # one row with a seed of yours
 
@@ -20,10 +21,9 @@ The runs see 43,008 of the training images, in views of 16x16 pixels. The base l
 each row is the best of three, or of more while the best is the smallest or the largest: by
 accuracy on 5,000 other training images, in the mean of two seeds that only choose. (A longer
 row has the rate of the short one; at a rate of their own, chosen by one seed, longer rows stand
-apart.) Then come other seeds and the test images, which are
-looked at once. Needs CIFAR-10 (simclr_data), but for `micro`. What is finished is kept, runs
-in runs/exactness (another folder: --out) and figures in exactness.json, so the script can be
-stopped at any time.
+apart.) Then come other seeds and the test images, which are looked at once. Needs CIFAR-10
+(simclr_data), but for `micro`. What is finished is kept, runs in runs/exactness (another
+folder: --out) and figures in exactness.json, so the script can be stopped at any time.
 """
 import copy
 import sys

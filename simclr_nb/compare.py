@@ -76,7 +76,7 @@ def paired_test(first, # (T,) labels that one classifier predicts, int64
 # %% ../nbs/10b_compare.ipynb #predict-both
 def predict_both(features:dict, # name -> (train_h, test_h)
                  train_y, # (M,) labels, int64
-                device=None): # to compute on, entry by entry; None: where the features are
+                 device=None): # to compute on, entry by entry; None: where the features are
     """A dict per entry: the labels that knn and linear predict for the test images
 
     200 neighbours vote, or all if there are fewer.

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['describe', 'require', 'require_whole', 'generator', 'refuse_existing', 'atomic_path', 'write_json', 'log_line',
-           'progress_bar', 'pick_device', 'to_device', 'read_later', 'step_part', 'part_times', 'has_bf16',
-           'no_autocast', 'full_precision', 'describe_machine', 'keep_freed_memory']
+           'progress_bar', 'pick_device', 'to_device', 'read_later', 'has_bf16', 'no_autocast', 'full_precision',
+           'describe_machine', 'keep_freed_memory', 'step_part', 'part_times']
 
 # %% ../nbs/00_core.ipynb #imports
 import ctypes, hashlib, json, os, platform, shutil, subprocess, sys, time
@@ -193,46 +193,6 @@ def read_later(values:torch.Tensor): # (n,), on any device
         return numbers.tolist()
     return read
 
-# %% ../nbs/00_core.ipynb #step-part
-_part_marks = [] # of `part_times`: a list to take marks in, while it measures
-
-def _now(device): # a moment of the program, or of a GPU's queue
-    if device.type != 'cuda':
-        return time.perf_counter()
-    event = torch.cuda.Event(enable_timing=True)
-    event.record(torch.cuda.current_stream(device))
-    return event
-
-def _seconds_between(start, end):
-    if isinstance(start, float):
-        return end - start
-    end.synchronize()
-    return start.elapsed_time(end) / 1000
-
-@contextmanager
-def step_part(name:str): # 'forward'
-    "Names a part of a training step for PyTorch's profiler and for `part_times`"
-    with record_function(name):
-        if not _part_marks:
-            yield
-            return
-        marks, device = _part_marks[-1]
-        start = _now(device)
-        yield
-        marks.append((name, start, _now(device)))
-
-@contextmanager
-def part_times(device): # a torch device
-    "Inside, parts are measured; yields a dict that holds seconds by name afterwards"
-    seconds, marks = {}, []
-    _part_marks.append((marks, device))
-    try:
-        yield seconds
-    finally:
-        _part_marks.pop()
-    for name, start, end in marks:
-        seconds[name] = seconds.get(name, 0.) + _seconds_between(start, end)
-
 # %% ../nbs/00_core.ipynb #has-bf16
 def has_bf16(device): # a torch device
     "Whether the device has bfloat16 instructions; False where that cannot be told"
@@ -333,3 +293,43 @@ def keep_freed_memory():
     except AttributeError: # another C library, such as musl
         return False
     return bool(mallopt(-3, 2**30)) and bool(mallopt(-1, 2**31 - 1))
+
+# %% ../nbs/00_core.ipynb #step-part
+_part_marks = [] # of `part_times`: a list to take marks in, while it measures
+
+def _now(device): # a moment of the program, or of a GPU's queue
+    if device.type != 'cuda':
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+def _seconds_between(start, end):
+    if isinstance(start, float):
+        return end - start
+    end.synchronize()
+    return start.elapsed_time(end) / 1000
+
+@contextmanager
+def step_part(name:str): # 'forward'
+    "Names a part of a training step for PyTorch's profiler and for `part_times`"
+    with record_function(name):
+        if not _part_marks:
+            yield
+            return
+        marks, device = _part_marks[-1]
+        start = _now(device)
+        yield
+        marks.append((name, start, _now(device)))
+
+@contextmanager
+def part_times(device): # a torch device
+    "Inside, parts are measured; yields a dict that holds seconds by name afterwards"
+    seconds, marks = {}, []
+    _part_marks.append((marks, device))
+    try:
+        yield seconds
+    finally:
+        _part_marks.pop()
+    for name, start, end in marks:
+        seconds[name] = seconds.get(name, 0.) + _seconds_between(start, end)

@@ -147,7 +147,7 @@ class Training:
     loss:object # z -> scalar, or None for NT-Xent
     bf16:bool # encoder and head under autocast
     micro_batch:int # rows of views computed at a time; None: all
-    keep:object='auto' # graphs that are kept, as in accumulate
+    keep:object='auto' # graphs kept, see accumulate; trades memory for time
     epoch:int=-1 # the epoch whose order of images is at hand
     order:torch.Tensor=None # a permutation of the images
 
@@ -436,9 +436,9 @@ def _may_wait(training, step, on_epoch, on_step): # with reading the numbers of 
     is_watched = on_step is not None or (on_epoch is not None and ends_epoch)
     return _reads_late(training.images.device) and not is_watched and not is_last
 
-def _take_in(record, leave, bar, on_epoch, on_step): # the numbers of all steps but the last
+def _take_in(record, leave, bar, on_epoch, on_step): # all unread steps but the last `leave`
     training = record.training
-    while len(record.unread) > leave: # so many
+    while len(record.unread) > leave:
         row = record.unread.pop(0)()
         _check_finite(training, row, record.history)
         record.add(row, on_epoch)

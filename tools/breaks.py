@@ -294,28 +294,27 @@ def in_cell(words, notebook, cell_id, old, new):
     return make_break
 
 
-norm_in_float32 = in_cell(
-    'a norm that leaves bfloat16 under autocast', '03_resnet.ipynb', 'make-norm',
-    'with no_autocast(x.device):', 'if True:')
-asks_in_augmentation = in_cell(
-    'an augmentation that asks the device for a number', '02_augment.ipynb', 'apply',
-    '            return self._make_views(', '            assert draws.any()\n'
-    '            return self._make_views(')
-asks_in_optimiser = in_cell(
-    'an optimiser that asks the device for its mask', '05_lars.ipynb', 'step-group',
-    'if where is None:', 'if where is None or where:')
-norms_one_by_one = in_cell(
-    'an optimiser that goes from tensor to tensor', '05_lars.ipynb', 'foreach-steps',
-    'torch.stack(torch._foreach_norm(ws))', 'torch.stack([w.norm() for w in ws])')
-velocities_without_mask = in_cell(
-    'a mask that forgets the velocities', '05_lars.ipynb', 'step-group',
-    'zip([*ws, *vs], [*new_ws, *new_vs])', 'zip(ws, new_ws)')
-asks_in_step = in_cell(
-    'a training step that asks the device for the loss', '09_train.ipynb', 'start-step',
-    "is_finite.device.type not in ('cpu', 'mps')", 'bool(is_finite)')
-reads_too_late = in_cell(
-    'a callback that is not shown the last row', '09_train.ipynb', 'may-wait',
-    'and not is_watched', '')
+ON_A_GPU = ( # words, notebook, id of a cell, code in it, other code
+    ('a norm that leaves bfloat16 under autocast', '03_resnet.ipynb', 'make-norm',
+     'with no_autocast(x.device):', 'if True:'),
+    ('an augmentation that asks the device for a number', '02_augment.ipynb', 'apply',
+     'return self._make_views(', 'return draws.any() and self._make_views('),
+    ('an optimiser that asks the device for its mask', '05_lars.ipynb', 'step-group',
+     'if where is None:', 'if where is None or where:'),
+    ('an optimiser that goes from tensor to tensor', '05_lars.ipynb', 'foreach-steps',
+     'torch.stack(torch._foreach_norm(ws))', 'torch.stack([w.norm() for w in ws])'),
+    ('a mask that forgets the velocities', '05_lars.ipynb', 'step-group',
+     'zip([*ws, *vs], [*new_ws, *new_vs])', 'zip(ws, new_ws)'),
+    ('a training step that asks the device for the loss', '09_train.ipynb', 'start-step',
+     "is_finite.device.type not in ('cpu', 'mps')", 'bool(is_finite)'),
+    ('a callback that is not shown the last row', '09_train.ipynb', 'may-wait',
+     'and not is_watched', ''))
+
+
+def on_a_gpu(notebook):
+    "The breaks of the table above in one notebook"
+    return tuple(in_cell(words, page, *change) for words, page, *change in ON_A_GPU
+                 if page == notebook)
 
 
 BREAKS = { # check that must catch them -> breaks
@@ -330,11 +329,10 @@ BREAKS = { # check that must catch them -> breaks
                 code_as_text, no_alt_text, colon_in_directive, table_as_text, wide_output),
     'style': (wide_line, long_cell, long_function, wide_script, wide_main),
     'notebooks=04_ntxent.ipynb': (failing_cell,),
-    'notebooks=05_lars.ipynb': (broken_import, asks_in_optimiser, norms_one_by_one,
-                                velocities_without_mask),
-    'notebooks=02_augment.ipynb': (asks_in_augmentation,),
-    'notebooks=03_resnet.ipynb': (norm_in_float32,),
-    'notebooks=09_train.ipynb': (asks_in_step, reads_too_late)}
+    'notebooks=05_lars.ipynb': (broken_import, *on_a_gpu('05_lars.ipynb')),
+    'notebooks=02_augment.ipynb': on_a_gpu('02_augment.ipynb'),
+    'notebooks=03_resnet.ipynb': on_a_gpu('03_resnet.ipynb'),
+    'notebooks=09_train.ipynb': on_a_gpu('09_train.ipynb')}
 
 
 def checked(folder, check):
