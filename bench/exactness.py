@@ -179,7 +179,7 @@ def rate_of_longer(name, results):
 
 
 def longer_rows_at_their_rates(rows, train, test):
-    for seed, (name, settings, parts) in product(SEEDS, rows):
+    for seed, (name, settings, parts) in product(LONGER_SEEDS, rows):
         rate = rate_of_longer(name, read_results(RESULTS))
         key, (config, _) = longer_at(name, rate, seed), run_config(settings, seed, rate)
         if not is_stored(key, read_results(RESULTS), config):
