@@ -37,7 +37,7 @@ from simclr_nb.train import prepare, pretrain, step_views, update
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / 'batchnorm.json'
 SETTINGS = TrainConfig(batch=128, epochs=8, temperature=.1, lr=2., precision='float32',
-                       device='cpu')
+                       device='cpu', compile=False)
 SEEDS = ((0, 1), (2,), (3, 4)) # of every table, before the next ones
 THREE_SEEDS = ('16 groups', '32 groups', 'in the head', 'learnt scale', 'crossed')
 RATES = (1., 2., 4.) # base learning rates of LARS

@@ -29,7 +29,8 @@ from simclr_nb.runs import TrainConfig, build_model
 
 HERE = Path(__file__).resolve().parent
 OUT = Path('runs/cifar')
-SETTINGS = TrainConfig(width=24, batch=256, temperature=.2, lr=2., warmup_epochs=1.)
+SETTINGS = TrainConfig(width=24, batch=256, temperature=.2, lr=2., warmup_epochs=1.,
+                       compile=False)
 RUNS = {'hour': replace(SETTINGS, epochs=30)}
 RUNS |= {f'ten-{seed}': replace(SETTINGS, epochs=5, seed=seed) for seed in range(3)}
 FRACTIONS = {'1%': .01, '10%': .1}

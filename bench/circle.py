@@ -20,7 +20,8 @@ from simclr_nb.train import prepare, step_views, update
 
 PLACE = Path(__file__).resolve().parent.parent / 'nbs/circle.gif'
 SETTINGS = TrainConfig(width=8, groups=8, weight_standardised=True, head_out=2, size=16,
-                       batch=128, epochs=12, lr=2., precision='float32', device='cpu')
+                       batch=128, epochs=12, lr=2., precision='float32', device='cpu',
+                       compile=False)
 TEMPERATURES = (.02, .5, 10.)
 SHOWN = 90 # images, two views each
 EVERY = 9 # steps between two frames

@@ -20,7 +20,7 @@ RESULTS = Path(__file__).resolve().parent / 'colour.json'
 SEEDS = (0, 1, 2)
 COLOURS = TrainConfig(width=8, groups=8, weight_standardised=True, size=16, embed_size=32,
                       batch=256, epochs=15, warmup_epochs=1.5, temperature=.1, lr=2.,
-                      min_crop=.2, device='cpu', precision='float32')
+                      min_crop=.2, device='cpu', precision='float32', compile=False)
 ARMS = {'crops and colours': COLOURS, # the colour settings of TrainConfig are the paper's
         'crops alone': replace(COLOURS, strength=0., grey=0.)}
 

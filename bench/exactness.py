@@ -49,7 +49,7 @@ from simclr_nb.train import prepare, pretrain, step_views, update
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / 'exactness.json'
 OUT = Path('runs/exactness')
-SETTINGS = TrainConfig(width=8, precision='float32', device='cpu',
+SETTINGS = TrainConfig(width=8, precision='float32', device='cpu', compile=False,
                        checkpoint_minutes=5.)
 SAMPLE_EPOCHS = 25 # of the runs on the sample, for `gradients`
 

@@ -38,7 +38,7 @@ from simclr_nb.train import pretrain
 
 HERE = Path(__file__).resolve().parent
 VICTIM = TrainConfig(width=8, batch=64, epochs=10, warmup_epochs=1., size=16, device='cpu',
-                     precision='float32', checkpoint_minutes=0.) # 40 steps
+                     precision='float32', compile=False, checkpoint_minutes=0.) # 40 steps
 CHANCE = random.Random(0)
 
 

@@ -26,7 +26,7 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / 'grid.json'
 OUT = Path('runs/grid')
 SETTINGS = TrainConfig(width=8, groups=8, weight_standardised=True, size=16, embed_size=32,
-                       precision='float32', device='cpu', checkpoint_minutes=5.)
+                       precision='float32', device='cpu', compile=False, checkpoint_minutes=5.)
 BATCHES = (64, 256, 1024, 2048)
 TEMPERATURES = (.1, .2, .5, 1.)
 RATES = (1., .5, 1.5) # base learning rates of LARS; B.9 averages over them

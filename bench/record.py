@@ -38,8 +38,10 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / 'record.json'
 OUT = Path('runs/record')
 BASE = TrainConfig(width=16, groups=8, weight_standardised=True, head_hidden=256, batch=256,
-                   temperature=.1, lr=2., warmup_epochs=.5, precision='float32', device='cpu')
-QUICK = TrainConfig(temperature=.1, precision='float32', device='cpu') # as it was
+                   temperature=.1, lr=2., warmup_epochs=.5, precision='float32', device='cpu',
+                   compile=False)
+QUICK = TrainConfig(temperature=.1, precision='float32', device='cpu', # as it was
+                    compile=False)
 SEEDS = (0, 1, 2) # of what test images see; settings are tried out with the first
 # the entries
 WIDE = replace(BASE, width=32, size=16, embed_size=32, lr=4., min_crop=.2, warmup_epochs=1.)
@@ -179,7 +181,7 @@ def main(words):
         whole_runs('entries', words[1], config, seeds, 'cifar10', 60 * HOURS[words[1]])
     elif words[:1] == ['preset']:
         seeds = list(map(int, words[1:])) or SEEDS
-        config = replace(PRESETS['quick'], device='cpu')
+        config = replace(PRESETS['quick'], device='cpu', compile=False)
         whole_runs('preset', 'quick', config, seeds, 'sample')
     elif words[:1] in (['try'], ['quick']):
         try_out('tried' if words[0] == 'try' else 'quick', words[1:])

@@ -57,7 +57,7 @@ class TrainConfig:
     device:str='auto' # auto: cuda, else mps, else cpu; or a torch device
     precision:str='auto' # bf16 (autocast), float32, or auto: bf16 where the device has it
     channels_last:bool=False # maps in channels_last order; slower on CPUs, GPUs not measured
-    compile:bool=False # torch.compile encoder and head; slow to start, GPUs not measured
+    compile:bool='auto' # torch.compile encoder and head; auto: if it repays its start
     checkpoint_minutes:float=10. # minutes between checkpoints; 0: one after every step
 
     def __post_init__(self): _check_settings(self)
@@ -100,8 +100,12 @@ def _check_settings(config):
         value = getattr(config, field.name)
         if value is not None or field.default is not None:
             given[field.name] = value
-            require(_is_of_type(value, field.type), field.name,
-                    f'be of type {field.type.__name__}', repr(value))
+            if value == field.default == 'auto': # left open, of whatever type it is else
+                continue
+            words = f'be of type {field.type.__name__}'
+            if field.default == 'auto':
+                words += " or 'auto'"
+            require(_is_of_type(value, field.type), field.name, words, repr(value))
     for name, choices in _CHOICES.items():
         if name in given:
             require(given[name] in choices, name, f'be one of {", ".join(choices)}',

@@ -9,6 +9,7 @@ __all__ = ['train_step', 'Training', 'prepare', 'step_views', 'update', 'noted_s
 import math, signal, threading, time
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
@@ -18,6 +19,7 @@ from torch.nn.utils import get_total_norm
 from .accumulate import accumulate, refuse_batch_norm
 from .augment import Views
 from .checkpoints import open_run, part_name, save_checkpoint, save_model
+from .compiling import choose_compiled, compile_model
 from .core import (describe, describe_machine, full_precision, generator, has_bf16,
                             log_line, part_times, pick_device, progress_bar, read_later,
                             require, step_part, to_device)
@@ -25,7 +27,8 @@ from .data import ImageSet
 from .lars import LARS, param_groups, peak_lr, warmup_cosine
 from .ntxent import chance_loss, nt_xent
 from .resnet import has_settings
-from .runs import RunFiles, TrainConfig, append_metrics, build_model, settings_to_dict
+from .runs import (RunFiles, TrainConfig, append_metrics, build_model, read_run,
+                            settings_to_dict)
 
 # %% ../nbs/09_train.ipynb #accumulate-what-fits
 #| code-fold: true
@@ -140,7 +143,7 @@ class Training:
     "What the steps of a run work on"
     config:TrainConfig # settings
     model:nn.Module # encoder and head, on the device, in train mode
-    forward:object # the model, compiled if the settings say so
+    forward:object # the model, or its compiled form
     optimiser:LARS # over all weights of the model
     images:torch.Tensor # uint8 (M, 3, H, W), on the device
     augment:object # draws and applies the random views
@@ -221,7 +224,7 @@ def prepare(config:TrainConfig, # settings
     optimiser = LARS(param_groups(model, config.weight_decay), lr=0.,
                      momentum=config.momentum, trust_coefficient=config.trust_coefficient)
     _check_one_view(model, config, device, bf16)
-    forward = torch.compile(model) if config.compile else model
+    forward = compile_model(model) if config.compile is True else model
     return Training(config, model, forward, optimiser, images=images.images.to(device),
                     augment=augment, loss=loss, bf16=bf16, micro_batch=config.micro_batch)
 
@@ -336,9 +339,39 @@ def _show_progress(bar, row, batch, knn): # batch: N; knn: the last accuracy, 0.
     bar.set_postfix_str(', '.join(parts), refresh=False)
     bar.update()
 
+# %% ../nbs/09_train.ipynb #settle-compile
+#| code-fold: true
+def _was_compiled(folder): # of a run
+    saved, machine, _ = read_run(folder)
+    return machine.get('compiled', saved.compile is True)
+
+def _choose_for(training): # -> whether to compile, and why
+    config = training.config
+    all_rows = 2 * config.batch
+    rows = min(config.micro_batch or all_rows, all_rows)
+    views = torch.rand(rows, 3, config.size, config.size,
+                       generator=generator(config.seed, 'compile'))
+    passes = training.total_steps * math.ceil(all_rows / rows)
+    return choose_compiled(training.model, views.to(training.images.device), passes,
+                           lambda: _precision(training))
+
+def _settle_compile(training, folder, resume): # what 'auto' leaves open; -> in words, or None
+    if training.config.compile != 'auto':
+        return None
+    if resume and folder and Path(folder).exists():
+        compiles, why = _was_compiled(folder), 'as the run began'
+    elif folder and Path(folder).exists(): # and so the run is refused soon
+        return None
+    else:
+        compiles, why = _choose_for(training)
+    if compiles:
+        training.forward = compile_model(training.model)
+    return f'{"compiled" if compiles else "not compiled"}: {why}'
+
 # %% ../nbs/09_train.ipynb #pretrain
 def _describe_run(training, images, folder, about, *own_parts): # the content of machine.json
-    machine = describe_machine(training.images.device) | {'bf16_autocast': training.bf16}
+    machine = describe_machine(training.images.device) | {
+        'bf16_autocast': training.bf16, 'compiled': training.forward is not training.model}
     machine['images_sha256'] = images.sha256() if folder else None
     measured = sorted({*machine, 'parts', 'resumed'} & (about or {}).keys())
     require(not measured, 'about', 'hold other names than what is measured', measured)
@@ -468,6 +501,9 @@ def pretrain(config:TrainConfig, # settings
     (on CUDA a step late), `OSError` if the disk is full, `KeyboardInterrupt` after SIGINT or
     SIGTERM, with a checkpoint. Without a folder neither signals nor weights are looked at."""
     training = prepare(config, images, encoder, augment, loss)
+    said = _settle_compile(training, folder, resume)
+    if said and progress:
+        log_line(said)
     machine = _describe_run(training, images, folder, about, encoder, augment, loss)
     with (noted_signals(folder is not None) as signals,
           open_run(folder, config, machine, resume) as (state, history)):

@@ -1,0 +1,103 @@
+"""What torch.compile gains on this machine: a pass forward and back through the tiny encoder and
+its head, by width and precision, plain and compiled, and what the start costs.
+
+    python bench/compiling.py    # half an hour of all cores; compiling.json
+    python bench/compiling.py 'width 16'    # only rows that begin so
+
+Every round is a process of its own, in which plain and compiled take turns. The first round of a
+row begins without any kernels, the others find them in a cache, as a second run does. Rows that
+are stored are not measured again.
+"""
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from long_runs import keep_result, need_beginning, read_results
+from simclr_nb.compiling import measure_compiled
+from simclr_nb.core import describe_machine, full_precision, generator, has_bf16
+from simclr_nb.core import keep_freed_memory, pick_device
+from simclr_nb.resnet import ProjectionHead, SimCLR, init_weights, resnet_tiny
+
+RESULTS = Path(__file__).resolve().parent / 'compiling.json'
+ROUNDS = 3
+VIEWS = 256 # of 32x32 pixels, a pass
+WIDTHS = (8, 16, 24, 32, 48, 64)
+ALSO_CHANNELS_LAST = (16, 32)
+
+
+def row_name(width, precision, channels_last):
+    layout = ', channels_last' if channels_last else ''
+    return f'width {width}, {precision}{layout}'
+
+
+def rows():
+    "name -> width, precision, channels_last"
+    precisions = ['float32']
+    if has_bf16(pick_device('auto')):
+        precisions.append('bf16')
+    wanted = [(width, precision, False) for width in WIDTHS for precision in precisions]
+    wanted += [(width, precision, True) for width in ALSO_CHANNELS_LAST
+               for precision in precisions]
+    return {row_name(*what): what for what in wanted}
+
+
+def measured(width, precision, channels_last): # in a process of its own
+    keep_freed_memory()
+    device = pick_device('auto')
+    model = SimCLR(resnet_tiny(width=width), ProjectionHead(8 * width))
+    init_weights(model, generator(0, 'weights'))
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model = model.to(device, memory_format=layout)
+    views = torch.rand(VIEWS, 3, 32, 32, generator=generator(0, 'bench')).to(device)
+    def context():
+        if precision == 'bf16':
+            return torch.autocast(device.type, torch.bfloat16)
+        return full_precision(device)
+    return measure_compiled(model, views, context)
+
+
+def in_process(what, cache):
+    command = [sys.executable, __file__, '--worker', json.dumps(what)]
+    env = os.environ | {'TORCHINDUCTOR_CACHE_DIR': cache}
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f'{what} failed: {done.stderr.strip()[-800:]}')
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def figures(what):
+    with tempfile.TemporaryDirectory() as cache:
+        rounds = [in_process(what, cache) for _ in range(ROUNDS)]
+    gains = [one['plain'] / one['compiled'] for one in rounds]
+    return dict(gain=round(statistics.median(gains), 3), low=round(min(gains), 3),
+                high=round(max(gains), 3),
+                first_start=round(rounds[0]['start'], 1),
+                later_start=round(statistics.median(one['start'] for one in rounds[1:]), 1),
+                plain=[one['plain'] for one in rounds],
+                compiled=[one['compiled'] for one in rounds],
+                machine=describe_machine(pick_device('auto')))
+
+
+def main(words):
+    if words[:1] == ['--worker']:
+        print(json.dumps(measured(*json.loads(words[1]))))
+        return
+    beginning = ' '.join(words)
+    need_beginning(beginning, rows())
+    for name, what in rows().items():
+        if name.startswith(beginning) and name not in read_results(RESULTS):
+            found = figures(what)
+            print(f"{name}: {found['gain']:.2f} ({found['low']:.2f} to {found['high']:.2f}), "
+                  f"start {found['first_start']:.0f} s, then {found['later_start']:.0f} s",
+                  flush=True)
+            keep_result(RESULTS, [name], found)
+
+
+if __name__ == '__main__':
+    main(sys.argv[1:])
