@@ -1,12 +1,12 @@
-"""What torch.compile gains on this machine: a pass forward and back through the tiny encoder and
-its head, by width and precision, plain and compiled, and what the start costs.
+"""What torch.compile gains on this machine: a pass forward and back through the tiny encoder
+and its head, by width and precision, plain and compiled, and what the start costs.
 
     python bench/compiling.py    # half an hour of all cores; compiling.json
     python bench/compiling.py 'width 16'    # only rows that begin so
 
-Every round is a process of its own, in which plain and compiled take turns. The first round of a
-row begins without any kernels, the others find them in a cache, as a second run does. Rows that
-are stored are not measured again.
+Every round is a process of its own, in which plain and compiled take turns. The first round of
+a row begins without any kernels, the others find them in a cache, as a second run does. Rows
+that are stored are not measured again.
 """
 import json
 import os
@@ -20,8 +20,8 @@ import torch
 
 from long_runs import keep_result, need_beginning, read_results
 from simclr_nb.compiling import measure_compiled
-from simclr_nb.core import describe_machine, full_precision, generator, has_bf16
-from simclr_nb.core import keep_freed_memory, pick_device
+from simclr_nb.core import (describe_machine, full_precision, generator, has_bf16,
+                            keep_freed_memory, pick_device)
 from simclr_nb.resnet import ProjectionHead, SimCLR, init_weights, resnet_tiny
 
 RESULTS = Path(__file__).resolve().parent / 'compiling.json'
