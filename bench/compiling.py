@@ -6,7 +6,7 @@ and its head, by width and precision, plain and compiled, and what the start cos
 
 Every round is a process of its own, in which plain and compiled take turns. The first round of
 a row begins without any kernels, the others find them in a cache, as a second run does. Rows
-that are stored are not measured again.
+that are stored for this processor are not measured again.
 """
 import json
 import os
@@ -90,13 +90,15 @@ def main(words):
         return
     beginning = ' '.join(words)
     need_beginning(beginning, rows())
+    processor = describe_machine(pick_device('auto'))['cpu']
     for name, what in rows().items():
-        if name.startswith(beginning) and name not in read_results(RESULTS):
+        stored = read_results(RESULTS).get(processor, {})
+        if name.startswith(beginning) and name not in stored:
             found = figures(what)
             print(f"{name}: {found['gain']:.2f} ({found['low']:.2f} to {found['high']:.2f}), "
                   f"start {found['first_start']:.0f} s, then {found['later_start']:.0f} s",
                   flush=True)
-            keep_result(RESULTS, [name], found)
+            keep_result(RESULTS, [processor, name], found)
 
 
 if __name__ == '__main__':
