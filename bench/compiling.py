@@ -28,32 +28,29 @@ RESULTS = Path(__file__).resolve().parent / 'compiling.json'
 ROUNDS = 3
 VIEWS = 256 # of 32x32 pixels, a pass
 WIDTHS = (8, 16, 24, 32, 48, 64)
-ALSO_CHANNELS_LAST = (16, 32)
+ALSO_ORDER_KEPT = (16, 32) # also without the compiler's order of maps, channels_last
 
 
-def row_name(width, precision, channels_last):
-    layout = ', channels_last' if channels_last else ''
-    return f'width {width}, {precision}{layout}'
+def row_name(width, precision, order_kept):
+    return f'width {width}, {precision}' + (', order kept' if order_kept else '')
 
 
 def rows():
-    "name -> width, precision, channels_last"
+    "name -> width, precision, order_kept"
     precisions = ['float32']
     if has_bf16(pick_device('auto')):
         precisions.append('bf16')
     wanted = [(width, precision, False) for width in WIDTHS for precision in precisions]
-    wanted += [(width, precision, True) for width in ALSO_CHANNELS_LAST
+    wanted += [(width, precision, True) for width in ALSO_ORDER_KEPT
                for precision in precisions]
     return {row_name(*what): what for what in wanted}
 
 
-def measured(width, precision, channels_last): # in a process of its own
+def measured(width, precision): # in a process of its own
     keep_freed_memory()
     device = pick_device('auto')
     model = SimCLR(resnet_tiny(width=width), ProjectionHead(8 * width))
-    init_weights(model, generator(0, 'weights'))
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    model = model.to(device, memory_format=layout)
+    model = init_weights(model, generator(0, 'weights')).to(device)
     views = torch.rand(VIEWS, 3, 32, 32, generator=generator(0, 'bench')).to(device)
     def context():
         if precision == 'bf16':
@@ -62,18 +59,20 @@ def measured(width, precision, channels_last): # in a process of its own
     return measure_compiled(model, views, context)
 
 
-def in_process(what, cache):
-    command = [sys.executable, __file__, '--worker', json.dumps(what)]
+def in_process(width, precision, order_kept, cache):
+    command = [sys.executable, __file__, '--worker', json.dumps([width, precision])]
     env = os.environ | {'TORCHINDUCTOR_CACHE_DIR': cache}
+    if order_kept: # as torch.compile's option layout_optimization=False
+        env['TORCHINDUCTOR_LAYOUT_OPTIMIZATION'] = '0'
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f'{what} failed: {done.stderr.strip()[-800:]}')
+        raise RuntimeError(f'width {width}, {precision} failed: {done.stderr.strip()[-800:]}')
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def figures(what):
     with tempfile.TemporaryDirectory() as cache:
-        rounds = [in_process(what, cache) for _ in range(ROUNDS)]
+        rounds = [in_process(*what, cache) for _ in range(ROUNDS)]
     gains = [one['plain'] / one['compiled'] for one in rounds]
     return dict(gain=round(statistics.median(gains), 3), low=round(min(gains), 3),
                 high=round(max(gains), 3),
