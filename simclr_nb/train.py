@@ -355,18 +355,19 @@ def _choose_for(training): # -> whether to compile, and why
     return choose_compiled(training.model, views.to(training.images.device), passes,
                            lambda: _precision(training))
 
-def _settle_compile(training, folder, resume): # what 'auto' leaves open; -> in words, or None
+def _settle_compile(training, folder, resume, progress): # what 'auto' leaves open
     if training.config.compile != 'auto':
-        return None
+        return
     if resume and folder and Path(folder).exists():
         compiles, why = _was_compiled(folder), 'as the run began'
     elif folder and Path(folder).exists(): # and so the run is refused soon
-        return None
+        return
     else:
         compiles, why = _choose_for(training)
     if compiles:
         training.forward = compile_model(training.model)
-    return f'{"compiled" if compiles else "not compiled"}: {why}'
+    if progress:
+        log_line(f'{"compiled" if compiles else "not compiled"}: {why}')
 
 # %% ../nbs/09_train.ipynb #pretrain
 def _describe_run(training, images, folder, about, *own_parts): # the content of machine.json
@@ -501,9 +502,7 @@ def pretrain(config:TrainConfig, # settings
     (on CUDA a step late), `OSError` if the disk is full, `KeyboardInterrupt` after SIGINT or
     SIGTERM, with a checkpoint. Without a folder neither signals nor weights are looked at."""
     training = prepare(config, images, encoder, augment, loss)
-    said = _settle_compile(training, folder, resume)
-    if said and progress:
-        log_line(said)
+    _settle_compile(training, folder, resume, progress)
     machine = _describe_run(training, images, folder, about, encoder, augment, loss)
     with (noted_signals(folder is not None) as signals,
           open_run(folder, config, machine, resume) as (state, history)):
