@@ -366,7 +366,7 @@ def _settle_compile(training, folder, resume, progress): # what 'auto' leaves op
         compiles, why = _choose_for(training)
     if compiles:
         training.forward = compile_model(training.model)
-    if progress:
+    if progress and (compiles or not resume):
         log_line(f'{"compiled" if compiles else "not compiled"}: {why}')
 
 # %% ../nbs/09_train.ipynb #pretrain
