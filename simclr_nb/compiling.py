@@ -36,14 +36,18 @@ def _wait_for(device): # until all that was asked of it is done
 def seconds_of_pass(model, # encoder and head, or one of them: views -> (rows, D)
                     views, # (rows, 3, H, W) on its device
                     precision=nullcontext): # () -> a context for the pass forward
-    "Seconds that one pass forward and back takes; adds to the gradients of the weights"
-    _wait_for(views.device)
-    start = time.perf_counter()
-    with precision():
-        z = model(views)
-    z.float().square().sum().backward()
-    _wait_for(views.device)
-    return time.perf_counter() - start
+    """Seconds that one pass forward and back takes; adds to the gradients of the weights
+
+    PyTorch's random numbers, which a dropout draws from, are afterwards where they were."""
+    gpus = [views.device] if views.device.type == 'cuda' else []
+    with torch.random.fork_rng(gpus):
+        _wait_for(views.device)
+        start = time.perf_counter()
+        with precision():
+            z = model(views)
+        z.float().square().sum().backward()
+        _wait_for(views.device)
+        return time.perf_counter() - start
 
 def measure_compiled(model, # encoder and head; it stays as it is
                      views, # (rows, 3, H, W) on its device
