@@ -117,12 +117,12 @@ def choose_compiled(model, # encoder and head, on their device; they stay as the
     measured = _known(path).get(key)
     if measured is None:
         if passes < FEWEST_PASSES:
-            return False, f'{passes} passes, too few to find out whether that pays'
+            return False, f'{passes} passes, too few to find out whether it pays'
         try:
             run = passes * _plain_seconds(model, views, precision)
             if run < SHORTEST_RUN:
-                return False, (f'some {math.ceil(run / 60)} min of passes, too short to find '
-                               'out whether that pays')
+                return False, (f'the run takes about {math.ceil(run / 60)} min, too short to '
+                               'find out whether it pays')
             measured = measure_compiled(model, views, precision)
             write_json(path, _known(path) | {key: measured})
         except Exception as error: # whatever keeps PyTorch's compiler from working
