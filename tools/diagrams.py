@@ -42,8 +42,8 @@ def box(axes, x, y, width, height, text, colour=GREY, face=PALE, size=11, weight
               weight=weight, linespacing=1.35)
 
 
-def arrow(axes, start, end, colour=GREY, bend=0., style='-|>', width=1.4):
-    axes.add_patch(FancyArrowPatch(start, end, arrowstyle=style, mutation_scale=12,
+def arrow(axes, start, end, colour=GREY, bend=0., style='-|>', width=1.4, size=12):
+    axes.add_patch(FancyArrowPatch(start, end, arrowstyle=style, mutation_scale=size,
                                    connectionstyle=f'arc3,rad={bend}', color=colour,
                                    linewidth=width, shrinkA=0, shrinkB=0))
 
@@ -60,13 +60,14 @@ def save(figure, name):
     plt.close(figure)
 
 
-# the pipeline
+# the pipeline, with letters that can still be read on a telephone
 
-PLACES = dict(data=.8, augment=2.45, encoder=4.35, head=6.65, ntxent=8.85) # centres, inches
+PIPELINE = 7., 3.5 # inches
+PLACES = dict(data=.55, augment=1.68, encoder=3.12, head=4.76, ntxent=6.4) # centres
 WORDS = dict(data='$N$ images', augment='$2N$ views', encoder='encoder $f$', head='head $g$',
              ntxent='loss')
-INSIDE = dict(encoder='ResNet with\nGroupNorm', head='two linear\nlayers',
-              ntxent='NT-Xent:\npartners\nnear, others\napart')
+INSIDE = dict(encoder='ResNet\nwith\nGroup-\nNorm', head='two\nlinear\nlayers',
+              ntxent='NT-Xent:\npartners\nnear and\nothers\napart')
 ROWS = (2.35, 1.25) # of the two images
 HERE, ELSEWHERE = '#FFE3CF', PALE # faces of boxes
 
@@ -74,55 +75,54 @@ HERE, ELSEWHERE = '#FFE3CF', PALE # faces of boxes
 def rows_of_numbers(axes, x, label): # one per view, in the colour of its image
     for k, y in enumerate(ROWS):
         for n, shift in enumerate((.16, -.16)):
-            axes.add_patch(plt.Rectangle((x - .2, y + shift - .1), .4, .2, facecolor='white',
-                                         edgecolor=(BLUE, ORANGE)[k], linewidth=1.4))
-            for column in (-.1, 0, .1):
+            axes.add_patch(plt.Rectangle((x - .16, y + shift - .1), .32, .2,
+                                         facecolor='white', edgecolor=(BLUE, ORANGE)[k],
+                                         linewidth=1.4))
+            for column in (-.08, 0, .08):
                 axes.plot((x + column, x + column), (y + shift - .1, y + shift + .1),
                           color=(BLUE, ORANGE)[k], linewidth=.7)
-    axes.text(x, 3.05, label, ha='center', va='center', fontsize=12)
+    axes.text(x, 3.15, label, ha='center', va='center', fontsize=14)
 
 
 def images_and_views(axes):
     images = sample('train').images[[7, 4]]
     views = two_views(images, SimCLRAugment(), generator(3, 'diagram'))
     for k, y in enumerate(ROWS):
-        picture(axes, images[k] / 255, PLACES['data'], y, .8)
-        for n, shift in enumerate((-.36, .36)):
-            picture(axes, views[k + 2 * n], PLACES['augment'] + shift, y, .62,
+        picture(axes, images[k] / 255, PLACES['data'], y, .66)
+        for n, shift in enumerate((-.29, .29)):
+            picture(axes, views[k + 2 * n], PLACES['augment'] + shift, y, .54,
                     (BLUE, ORANGE)[k])
-        arrow(axes, (1.27, y), (1.72, y))
-        arrow(axes, (3.18, y), (3.62, y))
+        arrow(axes, (.9, y), (1.1, y))
+        arrow(axes, (2.27, y), (2.61, y))
 
 
 def pipeline(here=()):
     "From two images to the loss and back; the stages named in `here` are coloured"
-    figure, axes = empty_figure(9.7, 3.5)
+    figure, axes = empty_figure(*PIPELINE)
     images_and_views(axes)
     middle = sum(ROWS) / 2
     for name, words in INSIDE.items():
         face = HERE if name in here else ELSEWHERE
         colour = ORANGE if name in here else GREY
-        box(axes, PLACES[name], middle, 1.3, 1.9, words, colour, face)
+        box(axes, PLACES[name], middle, 1., 1.9, words, colour, face, size=13)
     for name, words in WORDS.items():
         marked = name in here
-        axes.text(PLACES[name], 3.05, words, ha='center', va='center', fontsize=12,
+        axes.text(PLACES[name], 3.15, words, ha='center', va='center', fontsize=14,
                   color=ORANGE if marked else 'black', weight='bold' if marked else 'normal')
-    rows_of_numbers(axes, 5.5, '$h$')
-    rows_of_numbers(axes, 7.75, '$z$')
+    rows_of_numbers(axes, 3.94, '$h$')
+    rows_of_numbers(axes, 5.58, '$z$')
     for y in ROWS:
-        for start, end in ((5.0, 5.28), (5.72, 5.98), (7.32, 7.53), (7.97, 8.18)):
-            arrow(axes, (start, y), (end, y))
+        for end in (3.77, 4.25, 5.41, 5.89):
+            arrow(axes, (end - .14, y), (end, y), size=9)
+    below, edge = .28, middle - .95 # of the box of LARS, and the lower one of the others
     marked = 'lars' in here
-    box(axes, 5.5, .32, 2.5, .42, 'LARS moves the weights', ORANGE if marked else GREY,
-        HERE if marked else ELSEWHERE)
-    axes.plot((8.85, 8.85), (.82, .32), color=GREY, linewidth=1.4)
-    arrow(axes, (8.85, .32), (6.77, .32))
-    axes.text(7.82, .44, 'gradient', ha='center', fontsize=10, color=GREY)
-    axes.plot((4.23, 3.95), (.32, .32), color=GREY, linewidth=1.4)
-    arrow(axes, (3.95, .32), (3.95, .84))
-    axes.plot((5.5, 5.5), (.54, .66), color=GREY, linewidth=1.4)
-    axes.plot((5.5, 6.65), (.66, .66), color=GREY, linewidth=1.4)
-    arrow(axes, (6.65, .66), (6.65, .84))
+    box(axes, 3.94, below, 2.5, .44, 'LARS moves the weights', ORANGE if marked else GREY,
+        HERE if marked else ELSEWHERE, size=13)
+    axes.plot((6.4, 6.4), (edge, below), color=GREY, linewidth=1.4)
+    arrow(axes, (6.4, below), (5.2, below))
+    axes.text(5.8, below + .1, 'gradient', ha='center', fontsize=12, color=GREY)
+    for x in (3.12, 4.76):
+        arrow(axes, (x, below + .22), (x, edge))
     return figure
 
 
@@ -135,37 +135,37 @@ def ramp(axes, x, y, width, height, colour, falls=False):
 
 
 def time_and_memory(axes, x, y, title):
-    arrow(axes, (x, y), (x + 4.15, y))
+    arrow(axes, (x, y), (x + 3.1, y))
     arrow(axes, (x, y), (x, y + 1.75))
-    axes.text(x + 4.15, y - .17, 'time', ha='right', va='center', fontsize=10, color=GREY)
-    axes.text(x + .08, y + 1.72, 'memory', va='top', fontsize=10, color=GREY)
-    axes.text(x, y + 2.05, title, fontsize=12)
+    axes.text(x + 3.1, y - .17, 'time', ha='right', va='center', fontsize=12, color=GREY)
+    axes.text(x + .08, y + 1.75, 'memory', va='top', fontsize=12, color=GREY)
+    axes.text(x, y + 2.05, title, fontsize=13)
 
 
 def accumulation(chunks=4):
     "The same batch at once, and in micro-batches, as areas over time"
-    figure, axes = empty_figure(9.7, 3.)
-    forward, backward, full = .85, 1.7, 1.4 # widths and height for the whole batch
-    time_and_memory(axes, .4, .5, 'the whole batch at once')
-    ramp(axes, .45, .5, forward, full, BLUE)
-    ramp(axes, .45 + forward, .5, backward, full, ORANGE, falls=True)
-    x = 5.2
-    time_and_memory(axes, x, .5, f'{chunks} micro-batches, two passes')
+    figure, axes = empty_figure(7., 3.2)
+    forward, backward, full = .66, 1.32, 1.4 # widths and height for the whole batch
+    time_and_memory(axes, .2, .7, 'the whole batch at once')
+    ramp(axes, .25, .7, forward, full, BLUE)
+    ramp(axes, .25 + forward, .7, backward, full, ORANGE, falls=True)
+    x = 3.7
+    time_and_memory(axes, x, .7, f'{chunks} micro-batches, two passes')
     x += .05
     for _ in range(chunks): # pass 1 keeps no graph
-        axes.add_patch(plt.Rectangle((x, .5), forward / chunks, .07, facecolor=GREEN,
+        axes.add_patch(plt.Rectangle((x, .7), forward / chunks, .07, facecolor=GREEN,
                                      edgecolor='white', linewidth=.8))
         x += forward / chunks
-    axes.plot((x, x), (.5, 1.15), color='black', linewidth=1.2)
-    axes.text(x, 1.2, 'loss of all $z$', ha='center', va='bottom', fontsize=10)
+    axes.plot((x, x), (.7, 1.35), color='black', linewidth=1.2)
+    axes.text(x, 1.4, 'loss of all $z$', ha='center', va='bottom', fontsize=12)
     for _ in range(chunks):
-        ramp(axes, x, .5, forward / chunks, full / chunks, BLUE)
+        ramp(axes, x, .7, forward / chunks, full / chunks, BLUE)
         x += forward / chunks
-        ramp(axes, x, .5, backward / chunks, full / chunks, ORANGE, falls=True)
+        ramp(axes, x, .7, backward / chunks, full / chunks, ORANGE, falls=True)
         x += backward / chunks
-    for place, words, colour in ((6.7, 'forward, kept', BLUE), (8., 'backward', ORANGE),
-                                 (5.3, 'forward, not kept', GREEN)):
-        axes.text(place, .17, words, fontsize=10, color=colour)
+    for place, words, colour in ((.2, 'forward, not kept', GREEN),
+                                 (2.6, 'forward, kept', BLUE), (4.6, 'backward', ORANGE)):
+        axes.text(place, .14, words, fontsize=13, color=colour)
     return figure
 
 
@@ -173,7 +173,7 @@ def accumulation(chunks=4):
 
 def cube(axes, x, y, title, is_taken, images=4, channels=6, pixels=5):
     "A batch as a block of numbers; is_taken(image, channel) says which share their statistics"
-    cell, slant = .2, .12
+    cell, slant = .18, .08
 
     def face(corner, right, up, taken):
         ends = [corner, (corner[0] + right[0], corner[1] + right[1]),
@@ -193,7 +193,7 @@ def cube(axes, x, y, title, is_taken, images=4, channels=6, pixels=5):
         for pixel in range(pixels):
             corner = (x + channels * cell + image * slant, y + pixel * cell + image * slant)
             face(corner, (slant, slant), (0, cell), is_taken(image, channels - 1))
-    axes.text(x + channels * cell / 2 + .2, y - .62, title, ha='center', fontsize=12)
+    axes.text(x + channels * cell / 2 + .15, y - .62, title, ha='center', fontsize=13)
 
 
 NORMS = { # which (image, channel) are taken together, with all their pixels
@@ -205,13 +205,14 @@ NORMS = { # which (image, channel) are taken together, with all their pixels
 
 
 def norms():
-    figure, axes = empty_figure(9.7, 2.7)
+    figure, axes = empty_figure(7., 2.4)
     for k, (name, is_taken) in enumerate(NORMS.items()):
-        cube(axes, .55 + 2.35 * k, .85, name, is_taken)
-    axes.text(1.15, .62, 'channels', ha='center', fontsize=9, color=GREY)
-    axes.text(.42, 1.35, 'pixels', rotation=90, va='center', ha='center', fontsize=9,
+        cube(axes, .45 + 1.68 * k, .8, name, is_taken)
+    axes.text(.99, .55, 'channels', ha='center', fontsize=12, color=GREY)
+    axes.text(.32, 1.25, 'pixels', rotation=90, va='center', ha='center', fontsize=12,
               color=GREY)
-    axes.text(.6, 2.2, 'images', rotation=45, va='center', ha='center', fontsize=9, color=GREY)
+    axes.text(.42, 2.02, 'images', rotation=45, va='center', ha='center', fontsize=12,
+              color=GREY)
     return figure
 
 
@@ -219,7 +220,7 @@ def norms():
 
 def comparisons(axes, x, y, title, parts, images=8):
     "The matrix of similarities of 2N views; partners orange, negatives blue, the rest empty"
-    views, side = 2 * images, 2.1
+    views, side = 2 * images, 2.05
     colours = torch.ones(views, views, 3)
     for row in range(views):
         for column in range(views):
@@ -237,17 +238,17 @@ def comparisons(axes, x, y, title, parts, images=8):
         line = side * k / views
         axes.plot((x, x + side), (y + line, y + line), color='#DADCE0', linewidth=.5)
         axes.plot((x + line, x + line), (y, y + side), color='#DADCE0', linewidth=.5)
-    axes.text(x + side / 2, y - .28, title, ha='center', fontsize=12)
+    axes.text(x + side / 2, y + side + .12, title, ha='center', fontsize=13)
 
 
 def similarities():
-    figure, axes = empty_figure(9.7, 2.85)
-    comparisons(axes, .5, .5, 'the whole batch, exact', 1)
-    comparisons(axes, 3.25, .5, 'plain, 2 parts', 2)
-    comparisons(axes, 6., .5, 'plain, 4 parts', 4)
-    for y, words, colour in ((2.3, 'itself: left out', GREY), (1.95, 'partner', ORANGE),
-                             (1.6, 'negative', '#0072B2'), (1.25, 'never met', '#80868B')):
-        axes.text(8.3, y, words, fontsize=11, color=colour)
+    figure, axes = empty_figure(7., 2.95)
+    for k, (title, parts) in enumerate((('whole batch, exact', 1), ('plain, 2 parts', 2),
+                                        ('plain, 4 parts', 4))):
+        comparisons(axes, .15 + 2.32 * k, .5, title, parts)
+    for x, words, colour in ((.15, 'itself: left out', GREY), (2.15, 'partner', ORANGE),
+                             (3.5, 'negative', BLUE), (5., 'never met', '#80868B')):
+        axes.text(x, .14, words, fontsize=13, color=colour)
     return figure
 
 
@@ -267,7 +268,10 @@ def card():
     "The pipeline under the name, in the shape that previews of links have"
     figure = pipeline()
     figure.set_size_inches(12, 6.3)
-    figure.axes[0].set_position((.05, .08, .9, .9 * 12 * 3.5 / 9.7 / 6.3))
+    width, height = PIPELINE
+    scale = 4.1 / height # inches of the card that the drawing takes
+    figure.axes[0].set_position((.5 - scale * width / 24, .04, scale * width / 12,
+                                  scale * height / 6.3))
     figure.text(.05, .82, 'simclr_nb', fontsize=44, weight='bold')
     figure.text(.05, .735, 'SimCLR with exact large-batch gradients, as notebooks',
                 fontsize=21, color=GREY)
