@@ -15,6 +15,7 @@ from PIL import Image
 from simclr_nb.augment import two_views
 from simclr_nb.core import generator, keep_freed_memory
 from simclr_nb.data import sample
+from simclr_nb.evaluate import alignment, uniformity
 from simclr_nb.runs import TrainConfig
 from simclr_nb.train import prepare, step_views, update
 
@@ -47,27 +48,22 @@ def frames(temperature, views):
             update(training, step_views(training, step), step)
 
 
-def measures(points):
-    "Alignment and uniformity (Wang and Isola 2020) of pairs (2n, 2)"
-    first, second = points.chunk(2)
-    alignment = (first - second).square().sum(1).mean()
-    uniformity = torch.pdist(points).square().mul(-2).exp().mean().log()
-    return alignment.item(), uniformity.item()
-
-
 def draw(axes, points, classes, title):
     axes.add_patch(plt.Circle((0, 0), 1, fill=False, color='#BDC1C6'))
     angle = torch.atan2(points[:, 1], points[:, 0])
     shift = 1 + .06 * torch.randn(len(points), generator=generator(0, 'jitter'))
     x, y = shift * angle.cos(), shift * angle.sin() # a little off the circle, to be seen
     colours = [COLOURS[k] for k in classes.repeat(2).tolist()]
-    axes.scatter(x, y, s=9, c=colours, linewidths=0)
+    for first, second in enumerate(range(len(points) // 2, len(points))): # partners
+        axes.plot((x[first], x[second]), (y[first], y[second]), color=colours[first],
+                  linewidth=.5, alpha=.4)
+    axes.scatter(x, y, s=9, c=colours, linewidths=0, zorder=3)
     axes.set(xlim=(-1.25, 1.25), ylim=(-1.25, 1.25), aspect='equal')
     axes.axis('off')
     axes.set_title(title, fontsize=10)
-    alignment, uniformity = measures(points)
-    axes.text(0, 0, f'alignment {alignment:.2f}\nuniformity {uniformity:.2f}', ha='center',
-              va='center', fontsize=9)
+    words = f'alignment {alignment(points):.2f}\nuniformity {uniformity(points):.2f}'
+    axes.text(0, 0, words, ha='center', va='center', fontsize=9, zorder=4,
+              bbox=dict(facecolor='white', edgecolor='none', pad=2))
 
 
 def one_frame(step, by_temperature, classes):
@@ -81,7 +77,7 @@ def one_frame(step, by_temperature, classes):
     buffer = io.BytesIO()
     figure.savefig(buffer)
     plt.close(figure)
-    return Image.open(buffer).convert('RGB').quantize(32, dither=Image.Dither.NONE)
+    return Image.open(buffer).convert('RGB').quantize(20, dither=Image.Dither.NONE)
 
 
 def main():
