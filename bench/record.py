@@ -86,6 +86,14 @@ TRIED_QUICK = {
                          ('batches of 256', dict(batch=256)),
                          ('temperature 0.2', dict(temperature=.2)),
                          ('2 groups', dict(groups=2)))
+} | {f'views of 16 pixels, rate 4, crops of at least a fifth, width 24, 40 epochs, {what}':
+         QUICK_CROPS | dict(width=24, epochs=40) | other
+     for what, other in (('temperature 0.2', dict(temperature=.2)),
+                         ('a head of three layers', dict(head_layers=3)),
+                         ('crops of at least three tenths', dict(min_crop=.3)),
+                         ('rate 6', dict(lr=6.)),
+                         ('batches of 64', dict(batch=64)),
+                         ('grey for a tenth', dict(grey=.1)))
 } | {
     'as it was': dict(epochs=14),
     'standardised weights, 8 groups': dict(STANDARDISED, epochs=14),
