@@ -6,6 +6,8 @@ import torch
 from torch import nn
 
 from equality import lightly_loss, metric_learning_loss
+from loops import (IMAGES, lightly_parts, loops_of, our_epoch, their_epoch,
+                   torchvision_parts)
 from simclr_nb.accumulate import accumulate
 from simclr_nb.augment import SimCLRAugment, Views
 from simclr_nb.core import generator, keep_freed_memory
@@ -168,7 +170,8 @@ AUGMENT = {'simclr_nb': augment_ours, 'kornia': augment_kornia,
 OPTIMISERS = {'simclr_nb': optimiser(our_lars), 'lightly': optimiser(lightly_lars),
               'torch SGD': optimiser(torch_sgd)}
 CONTESTS = dict(augment={'1,024 views': Contest(AUGMENT, 1024, 'views/s')}, resnet={},
-                ntxent={}, lars={'ResNet-50, one step': Contest(OPTIMISERS)}, accumulate={})
+                ntxent={}, lars={'ResNet-50, one step': Contest(OPTIMISERS)}, accumulate={},
+                epoch={})
 
 for dtype in ('float32', 'bf16'):
     for rows in (256, 512):
@@ -188,6 +191,9 @@ for rows, chunks in ((1024, (1, 2, 8, 32)), (4096, (32,))):
         contest = Contest(chunked(dtype, rows, chunks))
         CONTESTS['accumulate'][f'{dtype}, {rows:,} views'] = contest
 
+for dtype in ('float32', 'bf16'): # 09: from images to moved weights
+    CONTESTS['epoch'][dtype] = Contest(loops_of(dtype), IMAGES, 'images/s')
+
 
 class MemoryContest(NamedTuple):
     contestants: dict # name -> function of N, the number of images, that gives the contestant
@@ -202,4 +208,10 @@ MEMORY = {
         {'micro-batch 256': partial(whole_step, 256),
          'one full pass': partial(whole_step, None)},
         [('micro-batch 256', n) for n in (128, 256, 512, 1024, 2048, 4096)]
-        + [('one full pass', n) for n in (128, 256, 512, 1024)])}
+        + [('one full pass', n) for n in (128, 256, 512, 1024)]),
+    'epoch-memory': MemoryContest(
+        {'simclr_nb': partial(our_epoch, 'float32'),
+         'lightly, 0 workers': partial(their_epoch, lightly_parts, 'float32', 0),
+         'torchvision, 0 workers': partial(their_epoch, torchvision_parts, 'float32', 0)},
+        [(who, IMAGES) for who in ('simclr_nb', 'lightly, 0 workers',
+                                   'torchvision, 0 workers')])}
