@@ -102,10 +102,9 @@ def main(words):
                 continue
             figures = in_process(point)
             print(table, name_of(point), figures, flush=True)
-            machine = describe_machine(torch.device('cpu')) | dict(
-                threads=torch.get_num_threads())
             keep_result(RESULTS, [table, name_of(point)],
-                        figures | dict(settings=settings, on=machine))
+                        figures | dict(settings=settings,
+                                       on=describe_machine(torch.device('cpu'))))
 
 
 if __name__ == '__main__':
