@@ -1,0 +1,164 @@
+"""Losses over the views of several processes: how it is often done, right and wrong, and those of
+libraries. `check_exact` of simclr_nb.distributed tries them; each is called by all processes
+with two tensors (n, D), the two views of the process's own images, and returns a scalar whose
+gradients are averaged over the processes, as DistributedDataParallel does it.
+
+    python bench/shared_losses.py    # all of them on 2 and 4 processes; shared_losses.json
+
+The libraries are those that are installed: pip install lightly pytorch-metric-learning open_clip_torch
+"""
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch.distributed.nn.functional import all_gather as all_gather_with_gradient
+
+from simclr_nb.core import describe_machine, write_json
+from simclr_nb.distributed import check_exact, world
+from simclr_nb.ntxent import nt_xent
+
+RESULTS = Path(__file__).resolve().parent / 'shared_losses.json'
+TEMPERATURE = .1
+
+
+def with_gradient(x): # (n, D) -> (W n, D), differentiable
+    return x if world()[1] == 1 else torch.cat(all_gather_with_gradient(x))
+
+
+def without_gradient(x): # the own rows keep theirs
+    rank, processes = world()
+    if processes == 1:
+        return x
+    everybody = [torch.empty_like(x) for _ in range(processes)]
+    dist.all_gather(everybody, x.detach().contiguous())
+    everybody[rank] = x
+    return torch.cat(everybody)
+
+
+# right
+
+def gathered(first, second):
+    "NT-Xent over all views, computed by everybody, after a gathering that can be differentiated"
+    return nt_xent(torch.cat([with_gradient(first), with_gradient(second)]), TEMPERATURE)
+
+
+# wrong
+
+def gathered_without_gradient(first, second):
+    "The same after `all_gather`, through which no gradient comes"
+    return nt_xent(torch.cat([without_gradient(first), without_gradient(second)]), TEMPERATURE)
+
+
+def local_negatives(first, second):
+    "Everybody the loss of the own images"
+    return nt_xent(torch.cat([first, second]), TEMPERATURE)
+
+
+def summed(first, second):
+    "The sum over processes where the mean belongs"
+    return gathered(first, second) * world()[1]
+
+
+def in_wrong_order(first, second):
+    "The second views of the processes in another order: strangers as partners"
+    rank, processes = world()
+    others = with_gradient(second).roll(len(second), 0) if processes > 1 else second
+    return nt_xent(torch.cat([with_gradient(first), others]), TEMPERATURE)
+
+
+def a_seed_each(first, second):
+    "Noise as an augmentation, drawn from one seed in all processes and not from one for each row"
+    noise = torch.rand(first.shape, generator=torch.Generator().manual_seed(0),
+                       dtype=first.dtype)
+    return gathered(first + .1 * noise, second)
+
+
+# of libraries
+
+def lightly_gathered(first, second):
+    from lightly.loss import NTXentLoss
+    return NTXentLoss(TEMPERATURE, gather_distributed=True)(first, second)
+
+
+def lightly_default(first, second):
+    from lightly.loss import NTXentLoss
+    return NTXentLoss(TEMPERATURE)(first, second)
+
+
+def metric_learning(first, second):
+    from pytorch_metric_learning.losses import NTXentLoss, SelfSupervisedLoss
+    from pytorch_metric_learning.utils.distributed import DistributedLossWrapper
+    loss = SelfSupervisedLoss(NTXentLoss(TEMPERATURE))
+    if world()[1] == 1:
+        return loss(first, second)
+    return DistributedLossWrapper(loss)(first, second)
+
+
+def clip_loss(**settings):
+    from open_clip.loss import ClipLoss
+    rank, processes = world()
+    return ClipLoss(rank=rank, world_size=processes, **settings)
+
+
+def open_clip_default(first, second):
+    first, second = F.normalize(first, dim=1), F.normalize(second, dim=1)
+    return clip_loss()(first, second, 1 / TEMPERATURE)
+
+
+def open_clip_with_gradient(first, second):
+    first, second = F.normalize(first, dim=1), F.normalize(second, dim=1)
+    return clip_loss(gather_with_grad=True)(first, second, 1 / TEMPERATURE)
+
+
+def open_clip_local(first, second):
+    first, second = F.normalize(first, dim=1), F.normalize(second, dim=1)
+    return clip_loss(local_loss=True)(first, second, 1 / TEMPERATURE)
+
+
+def open_clip_local_with_gradient(first, second):
+    first, second = F.normalize(first, dim=1), F.normalize(second, dim=1)
+    return clip_loss(local_loss=True, gather_with_grad=True)(first, second, 1 / TEMPERATURE)
+
+
+OUR_LOSSES = (gathered, gathered_without_gradient, local_negatives, summed, in_wrong_order,
+              a_seed_each)
+OF_LIBRARIES = { # (package, module): losses
+    ('lightly', 'lightly'): (lightly_gathered, lightly_default),
+    ('pytorch-metric-learning', 'pytorch_metric_learning'): (metric_learning,),
+    ('open_clip_torch', 'open_clip'): (open_clip_default, open_clip_with_gradient,
+                                       open_clip_local, open_clip_local_with_gradient)}
+
+
+def try_loss(loss, world_size): # -> what check_exact says, or why it could not be run
+    try:
+        return check_exact(loss, world_size)
+    except Exception as error:
+        return dict(error=f'{type(error).__name__}: {str(error).strip().splitlines()[-1]}')
+
+
+def main():
+    losses = {loss.__name__: loss for loss in OUR_LOSSES}
+    versions = {}
+    for (package, module), theirs in OF_LIBRARIES.items():
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+        if find_spec(module):
+            losses |= {loss.__name__: loss for loss in theirs}
+    rows = {}
+    for name, loss in losses.items():
+        rows[name] = {str(size): try_loss(loss, size) for size in (2, 4)}
+        print(name, rows[name], flush=True)
+    write_json(RESULTS, dict(rows=rows, versions=versions,
+                             machine=describe_machine(torch.device('cpu'))))
+
+
+if __name__ == '__main__':
+    if len(sys.argv) > 1:
+        sys.exit(__doc__)
+    main()
