@@ -366,6 +366,10 @@ def recorded(settings, seed, epochs):
     return asdict(replace(SETTINGS, seed=seed, epochs=epochs)) | settings
 
 
+def filled_in(stored): # settings that came after these were stored had their defaults
+    return asdict(TrainConfig()) | stored
+
+
 def cost_of_steps(rounds=24):
     """Processor seconds of an update (forward, backward, LARS) with a norm, over those of
     another in the same round, on the same views: the median and the middle half of the rounds
@@ -433,7 +437,7 @@ def main(words):
         key = f'{name}, seed {seed}'
         made_with = recorded(settings, seed, epochs)
         if key in read_results(RESULTS) and not few:
-            if read_results(RESULTS)[key]['settings'] != made_with:
+            if filled_in(read_results(RESULTS)[key]['settings']) != made_with:
                 sys.exit(f'{key} in {RESULTS} was made with other settings')
             continue
         start = time.perf_counter()

@@ -26,8 +26,8 @@ def our_epoch(precision, images=IMAGES):
     "As `pretrain` does it, without its files and its progress bar"
     def make(device):
         keep_freed_memory()
-        config = TrainConfig(batch=min(BATCH, images), temperature=TEMPERATURE, precision=precision,
-                             device=device, compile=False, epochs=1000)
+        config = TrainConfig(batch=min(BATCH, images), temperature=TEMPERATURE,
+                             precision=precision, device=device, compile=False, epochs=1000)
         training = prepare(config, sample('train')[:images])
         steps = iter(range(training.total_steps))
         def epoch():

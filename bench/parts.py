@@ -1,6 +1,6 @@
 """The parts of the method beside the libraries people use: speed, memory and equality.
 
-    python bench/parts.py                  # all of it, three quarters of an hour on two cores: make bench
+    python bench/parts.py                  # all of it, forty minutes of two cores: make bench
     python bench/parts.py augment ntxent   # these; what the file holds of the others stays
     python bench/parts.py --device cuda    # on a GPU; writes parts-cuda.json
 

@@ -164,7 +164,8 @@ def try_out(part, names):
             keep_result(RESULTS, [part, key], figures)
 
 
-def store(name='3 hours, 100 epochs, seed 0', folder=HERE.parent / 'nbs/stored/record', every=50):
+def store(name='3 hours, 100 epochs, seed 0', folder=HERE.parent / 'nbs/stored/record',
+          every=50):
     """What the notebooks need of an entry: settings, machine, results, every 50th step, encoder
     and head in half precision"""
     config, _, history = read_run(folder_of(name))

@@ -1,12 +1,14 @@
-"""Losses over the views of several processes: how it is often done, right and wrong, and those of
-libraries. `check_exact` of simclr_nb.distributed tries them; each is called by all processes
+"""Losses over the views of several processes: how it is often done, right and wrong, and those
+of libraries. `check_exact` of simclr_nb.distributed tries them; each is called by all processes
 with two tensors (n, D), the two views of the process's own images, and returns a scalar whose
 gradients are averaged over the processes, as DistributedDataParallel does it.
 
-    python bench/shared_losses.py    # all of them on 2 and 4 processes; shared_losses.json
+    python bench/shared_losses.py         # on 2 and 4 processes; shared_losses.json
+    python bench/shared_losses.py NAME    # only this loss; what is stored of others stays
 
-The libraries are those that are installed: pip install lightly pytorch-metric-learning open_clip_torch
+The libraries are those that are installed: lightly, pytorch-metric-learning, open_clip_torch.
 """
+import json
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -15,8 +17,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch.distributed.nn.functional import all_gather as all_gather_with_gradient
 
+from long_runs import need
 from simclr_nb.core import describe_machine, write_json
 from simclr_nb.distributed import check_exact, world
 from simclr_nb.ntxent import nt_xent
@@ -25,16 +27,35 @@ RESULTS = Path(__file__).resolve().parent / 'shared_losses.json'
 TEMPERATURE = .1
 
 
+def from_all(x): # (n, D) -> W of them, in the order of the processes
+    everybody = [torch.empty_like(x) for _ in range(world()[1])]
+    dist.all_gather(everybody, x.detach().contiguous())
+    return everybody
+
+
+class Gathered(torch.autograd.Function):
+    "The rows of all processes; back goes the sum of all their gradients"
+    @staticmethod
+    def forward(ctx, x):
+        return torch.cat(from_all(x))
+
+    @staticmethod
+    def backward(ctx, gradient):
+        rank, processes = world()
+        total = gradient.contiguous()
+        dist.all_reduce(total)
+        return total.chunk(processes)[rank]
+
+
 def with_gradient(x): # (n, D) -> (W n, D), differentiable
-    return x if world()[1] == 1 else torch.cat(all_gather_with_gradient(x))
+    return x if world()[1] == 1 else Gathered.apply(x)
 
 
-def without_gradient(x): # the own rows keep theirs
+def without_gradient(x): # only the own rows have one
     rank, processes = world()
     if processes == 1:
         return x
-    everybody = [torch.empty_like(x) for _ in range(processes)]
-    dist.all_gather(everybody, x.detach().contiguous())
+    everybody = from_all(x)
     everybody[rank] = x
     return torch.cat(everybody)
 
@@ -42,7 +63,7 @@ def without_gradient(x): # the own rows keep theirs
 # right
 
 def gathered(first, second):
-    "NT-Xent over all views, computed by everybody, after a gathering that can be differentiated"
+    "NT-Xent over all views, computed by everybody; gathering them is differentiable"
     return nt_xent(torch.cat([with_gradient(first), with_gradient(second)]), TEMPERATURE)
 
 
@@ -71,7 +92,7 @@ def in_wrong_order(first, second):
 
 
 def a_seed_each(first, second):
-    "Noise as an augmentation, drawn from one seed in all processes and not from one for each row"
+    "Noise as an augmentation, drawn from the same seed in every process"
     noise = torch.rand(first.shape, generator=torch.Generator().manual_seed(0),
                        dtype=first.dtype)
     return gathered(first + .1 * noise, second)
@@ -89,13 +110,19 @@ def lightly_default(first, second):
     return NTXentLoss(TEMPERATURE)(first, second)
 
 
-def metric_learning(first, second):
-    from pytorch_metric_learning.losses import NTXentLoss, SelfSupervisedLoss
+def metric_learning(first, second, **settings):
+    from pytorch_metric_learning.losses import NTXentLoss
     from pytorch_metric_learning.utils.distributed import DistributedLossWrapper
-    loss = SelfSupervisedLoss(NTXentLoss(TEMPERATURE))
-    if world()[1] == 1:
-        return loss(first, second)
-    return DistributedLossWrapper(loss)(first, second)
+    rank, processes = world()
+    loss = NTXentLoss(TEMPERATURE)
+    image = rank * len(first) + torch.arange(len(first)) # its number is its label
+    if processes > 1:
+        loss = DistributedLossWrapper(loss, **settings)
+    return loss(torch.cat([first, second]), image.repeat(2))
+
+
+def metric_learning_efficient(first, second):
+    return metric_learning(first, second, efficient=True)
 
 
 def clip_loss(**settings):
@@ -128,7 +155,8 @@ OUR_LOSSES = (gathered, gathered_without_gradient, local_negatives, summed, in_w
               a_seed_each)
 OF_LIBRARIES = { # (package, module): losses
     ('lightly', 'lightly'): (lightly_gathered, lightly_default),
-    ('pytorch-metric-learning', 'pytorch_metric_learning'): (metric_learning,),
+    ('pytorch-metric-learning', 'pytorch_metric_learning'):
+        (metric_learning, metric_learning_efficient),
     ('open_clip_torch', 'open_clip'): (open_clip_default, open_clip_with_gradient,
                                        open_clip_local, open_clip_local_with_gradient)}
 
@@ -140,7 +168,7 @@ def try_loss(loss, world_size): # -> what check_exact says, or why it could not 
         return dict(error=f'{type(error).__name__}: {str(error).strip().splitlines()[-1]}')
 
 
-def main():
+def main(names):
     losses = {loss.__name__: loss for loss in OUR_LOSSES}
     versions = {}
     for (package, module), theirs in OF_LIBRARIES.items():
@@ -150,8 +178,9 @@ def main():
             versions[package] = None
         if find_spec(module):
             losses |= {loss.__name__: loss for loss in theirs}
-    rows = {}
-    for name, loss in losses.items():
+    rows = json.loads(RESULTS.read_text())['rows'] if names and RESULTS.exists() else {}
+    for name in names or losses:
+        loss = need(name, losses, 'loss')
         rows[name] = {str(size): try_loss(loss, size) for size in (2, 4)}
         print(name, rows[name], flush=True)
     write_json(RESULTS, dict(rows=rows, versions=versions,
@@ -159,6 +188,4 @@ def main():
 
 
 if __name__ == '__main__':
-    if len(sys.argv) > 1:
-        sys.exit(__doc__)
-    main()
+    main(sys.argv[1:])

@@ -107,6 +107,7 @@ def check_readme():
 OTHER_NAMES = {'PIL': 'pillow'} # import -> requirement
 OTHER_DEV_NAMES = OTHER_NAMES | { # the last two come with what is listed
     'sklearn': 'scikit_learn', 'IPython': 'ipykernel', 'nbformat': 'nbconvert'}
+OTHER_BENCH_NAMES = OTHER_DEV_NAMES | {'open_clip': 'open_clip_torch'}
 
 
 def requirement_names(text):
@@ -181,7 +182,7 @@ def check_requirements():
                     for _, text, _ in read_cells(path, 'code')]
     return [*missing_requirements(scripts_in('simclr_nb'), known, OTHER_NAMES),
             *missing_requirements(scripts_in('tools') + in_notebooks, dev, OTHER_DEV_NAMES),
-            *missing_requirements(scripts_in('bench'), bench, OTHER_DEV_NAMES),
+            *missing_requirements(scripts_in('bench'), bench, OTHER_BENCH_NAMES),
             *missing_commands(facts['console_scripts']),
             *unmet_requirements()]
 
