@@ -1,9 +1,9 @@
 """An epoch of training as others write it, to compare with: from images in memory to moved
 weights, the same encoder and head, batches of 256 of the bundled sample, views of 32x32 pixels,
-the augmentation of CIFAR-10, LARS.
+the augmentation of CIFAR-10.
 
-lightly's loop is that of its examples: its transform on PIL images in a DataLoader, its loss,
-its LARS. torchvision's has torchvision's transforms, a loss of a few lines and torch's SGD. A
+lightly's loop has lightly's transform, on PIL images in a DataLoader, its loss and its LARS;
+torchvision's has torchvision's transforms, a loss of a few lines and torch's SGD; ours LARS. A
 function of the device, as in contests.py, gives a call to time, which trains one epoch.
 """
 import torch
@@ -105,10 +105,11 @@ def encoder_alone(precision, images=IMAGES):
     def make(device):
         keep_freed_memory()
         model = SimCLR(resnet_tiny(), ProjectionHead(128)).to(device)
-        views = torch.rand(2 * BATCH, 3, 32, 32, generator=generator(0, 'bench')).to(device)
+        batch = min(BATCH, images)
+        views = torch.rand(2 * batch, 3, 32, 32, generator=generator(0, 'bench')).to(device)
         kind, is_bf16 = torch.device(device).type, precision == 'bf16'
         def epoch():
-            for _ in range(images // BATCH):
+            for _ in range(images // batch):
                 with torch.autocast(kind, torch.bfloat16, enabled=is_bf16):
                     z = model(views)
                 z.float().sum().backward()

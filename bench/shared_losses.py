@@ -8,9 +8,8 @@ gradients are averaged over the processes, as DistributedDataParallel does it.
 
 The libraries are those that are installed: lightly, pytorch-metric-learning, open_clip_torch.
 """
-import json
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,8 +17,8 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
-from long_runs import need
-from simclr_nb.core import describe_machine, write_json
+from long_runs import keep_result, need
+from simclr_nb.core import describe_machine
 from simclr_nb.distributed import check_exact, world
 from simclr_nb.ntxent import nt_xent
 
@@ -91,13 +90,6 @@ def in_wrong_order(first, second):
     return nt_xent(torch.cat([with_gradient(first), others]), TEMPERATURE)
 
 
-def a_seed_each(first, second):
-    "Noise as an augmentation, drawn from the same seed in every process"
-    noise = torch.rand(first.shape, generator=torch.Generator().manual_seed(0),
-                       dtype=first.dtype)
-    return gathered(first + .1 * noise, second)
-
-
 # of libraries
 
 def lightly_gathered(first, second):
@@ -151,8 +143,7 @@ def open_clip_local_with_gradient(first, second):
     return clip_loss(local_loss=True, gather_with_grad=True)(first, second, 1 / TEMPERATURE)
 
 
-OUR_LOSSES = (gathered, gathered_without_gradient, local_negatives, summed, in_wrong_order,
-              a_seed_each)
+OUR_LOSSES = gathered, gathered_without_gradient, local_negatives, summed, in_wrong_order
 OF_LIBRARIES = { # (package, module): losses
     ('lightly', 'lightly'): (lightly_gathered, lightly_default),
     ('pytorch-metric-learning', 'pytorch_metric_learning'):
@@ -168,23 +159,23 @@ def try_loss(loss, world_size): # -> what check_exact says, or why it could not 
         return dict(error=f'{type(error).__name__}: {str(error).strip().splitlines()[-1]}')
 
 
-def main(names):
-    losses = {loss.__name__: loss for loss in OUR_LOSSES}
-    versions = {}
+def known_losses(): # name -> loss, and the package it needs besides torch, or None
+    losses = {loss.__name__: (loss, None) for loss in OUR_LOSSES}
     for (package, module), theirs in OF_LIBRARIES.items():
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
         if find_spec(module):
-            losses |= {loss.__name__: loss for loss in theirs}
-    rows = json.loads(RESULTS.read_text())['rows'] if names and RESULTS.exists() else {}
+            losses |= {loss.__name__: (loss, package) for loss in theirs}
+    return losses
+
+
+def main(names):
+    losses = known_losses()
     for name in names or losses:
-        loss = need(name, losses, 'loss')
-        rows[name] = {str(size): try_loss(loss, size) for size in (2, 4)}
-        print(name, rows[name], flush=True)
-    write_json(RESULTS, dict(rows=rows, versions=versions,
-                             machine=describe_machine(torch.device('cpu'))))
+        loss, package = need(name, losses, 'loss')
+        row = {str(size): try_loss(loss, size) for size in (2, 4)}
+        print(name, row, flush=True)
+        versions = [f'{each} {version(each)}' for each in (package, 'torch') if each]
+        keep_result(RESULTS, [name], row | dict(
+            versions=versions, on=describe_machine(torch.device('cpu'))))
 
 
 if __name__ == '__main__':

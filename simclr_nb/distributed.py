@@ -8,13 +8,15 @@ __all__ = ['deal', 'add_to_tree', 'open_nodes', 'world', 'share_rows', 'sum_in_t
 # %% ../nbs/07_distributed.ipynb #imports
 import sys, tempfile
 from datetime import timedelta
+from numbers import Real
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from torch.nn.parallel import DistributedDataParallel
 
-from .accumulate import backpropagate_chunks, embed_chunks
-from .core import generator, no_autocast, require, require_whole
+from .accumulate import backpropagate_chunks, check_micro_batch, embed_chunks
+from .core import describe, generator, no_autocast, require, require_whole
 from .ntxent import nt_xent_by_rows
 
 # %% ../nbs/07_distributed.ipynb #deal
@@ -128,23 +130,23 @@ def _share_embeddings(model, views, z_chunks, owned): # -> z (2N, D) of all proc
         z[owned[world()[0]]] = torch.cat([chunk.detach() for chunk in z_chunks]).to(kind)
     return share_rows(z, owned)
 
-def _loss_and_dz(loss, z, tiles, owned): # -> loss, statistics, dL/dz with the own rows
+def _loss_and_dz(loss, z, tiles, owned): # -> loss, statistics, dL/dz with the own rows, or None
     with no_autocast(z.device):
-        if callable(loss):
-            z.requires_grad_()
-            with torch.enable_grad():
-                value = loss(z)
-                dz, = torch.autograd.grad(value, z)
-            return value.detach(), {}, dz
-        return nt_xent_by_rows(z, tiles, loss, lambda numbers: share_rows(numbers, owned))
+        if not callable(loss):
+            return nt_xent_by_rows(z, tiles, loss, lambda numbers: share_rows(numbers, owned))
+        z.requires_grad_()
+        with torch.enable_grad():
+            value = loss(z)
+            value.backward() # also into any parameters of the loss
+    return value.detach(), {}, z.grad
 
 # %% ../nbs/07_distributed.ipynb #sum-of-gradients
-def _take_gradient(weights): # -> all in one flat tensor; `.grad` is None again
-    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten()
-                      for p in weights])
+def _take_gradient(weights): # -> all in one flat tensor, and which there were; `.grad` is None
+    given = torch.tensor([float(p.grad is not None) for p in weights])
+    parts = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in weights]
     for p in weights:
         p.grad = None
-    return flat
+    return torch.cat([*parts, given.to(parts[0])])
 
 def _sum_of_gradients(model, views, weights, chunks, mine, embedded, dz, reduction):
     # the second pass; mine: which of the chunks, embedded: their z and random states -> flat
@@ -163,6 +165,20 @@ def _sum_of_gradients(model, views, weights, chunks, mine, embedded, dz, reducti
         dist.all_reduce(running)
     return running
 
+def _add_gradient(weights, compute): # compute() -> flat; `.grad` serves it meanwhile
+    before = [p.grad for p in weights]
+    try:
+        total = compute()
+    finally:
+        for p, earlier in zip(weights, before):
+            p.grad = earlier
+    given = total[-len(weights):]
+    pieces = total[:-len(weights)].split([p.numel() for p in weights])
+    for p, piece, count in zip(weights, pieces, given.tolist()):
+        if count > 0:
+            piece = piece.view_as(p).to(p.dtype)
+            p.grad = piece if p.grad is None else p.grad + piece
+
 # %% ../nbs/07_distributed.ipynb #accumulate-together
 #| code-fold: show
 def accumulate_together(model, # views -> z, a row each; z[i] must depend on views[i] alone
@@ -174,13 +190,19 @@ def accumulate_together(model, # views -> z, a row each; z[i] must depend on vie
     """The loss of the whole batch and its statistics, a dict; adds its gradient to `.grad`
 
     It is called by all processes with the same weights and views, and ends with the same
-    gradient in all of them. With `reduction='tree'` its bits, on one kind of machine, with one
-    number of threads each and one version of PyTorch, are those of a single process; the model
-    must not draw random numbers.
+    gradient in all of them. With `reduction='tree'` its bits are those of a single process, on
+    CPUs of one kind, with one number of threads each and one version of PyTorch, for a model
+    that is not compiled and draws no random numbers. After an exception `.grad` is as before;
+    other processes wait for one that failed until the time-out of `torch.distributed`.
 
     Raises: `ValueError` or `TypeError` for a setting that is not allowed."""
     require_whole('micro_batch', micro_batch)
+    check_micro_batch(len(views), micro_batch, keep)
     require(reduction in ('tree', 'fast'), 'reduction', 'be tree or fast', repr(reduction))
+    is_loss = callable(loss) or isinstance(loss, Real) and not isinstance(loss, bool)
+    require(is_loss, 'loss', 'be a temperature or a function', describe(loss), TypeError)
+    require(not isinstance(model, DistributedDataParallel), 'model',
+            'not be wrapped in DistributedDataParallel', 'one that is', TypeError)
     rank, processes = world()
     chunks = [slice(start, min(start + micro_batch, len(views)))
               for start in range(0, len(views), micro_batch)]
@@ -191,12 +213,9 @@ def accumulate_together(model, # views -> z, a row each; z[i] must depend on vie
     z = _share_embeddings(model, views, embedded[0], owned)
     value, statistics, dz = _loss_and_dz(loss, z, _tiles(mine), owned)
     weights = [p for p in model.parameters() if p.requires_grad]
-    before = [p.grad for p in weights]
-    total = _sum_of_gradients(model, views, weights, chunks, dealt[rank], embedded, dz,
-                              reduction)
-    pieces = total.split([p.numel() for p in weights])
-    for p, piece, earlier in zip(weights, pieces, before):
-        p.grad = piece.view_as(p) if earlier is None else earlier + piece.view_as(p)
+    if weights and dz is not None:
+        _add_gradient(weights, lambda: _sum_of_gradients(
+            model, views, weights, chunks, dealt[rank], embedded, dz, reduction))
     return value, statistics
 
 # %% ../nbs/07_distributed.ipynb #check-parts
@@ -233,10 +252,10 @@ def _check_process(rank, loss_fn, processes, n, dim, folder): # one of several
 
 def _errors(found_loss, loss, found, gradient): # as check_exact gives them
     length = gradient.norm()
-    factor = (found * gradient).sum() / length.square()
+    cosine = F.cosine_similarity(found.flatten(), gradient.flatten(), dim=0)
     return dict(loss=((found_loss - loss) / loss).abs().item(),
-                gradient=((found - gradient).norm() / length).item(), factor=factor.item(),
-                direction=((found / factor - gradient).norm() / length).item())
+                gradient=((found - gradient).norm() / length).item(),
+                length=(found.norm() / length).item(), cosine=cosine.item())
 
 # %% ../nbs/07_distributed.ipynb #check-exact
 #| code-fold: show
@@ -246,12 +265,16 @@ def check_exact(loss_fn, # of the two views (n, D) of a process's images -> scal
                 dim:int=8) -> dict: # D, numbers per embedding
     """How far a loss over several processes is from the same over one, in float64
 
-    The dict has the relative errors of loss and gradient, the factor that the gradient has too
-    much, and the error without it, of its direction. `loss_fn` is a function of a module
-    or script, so that processes can import it.
+    The dict has the relative errors of loss and gradient, the length of the gradient as a
+    multiple of what it should be, and the cosine between both. `loss_fn` draws no random
+    numbers. It is a function of a module, or of a script with a `__main__` guard, so that
+    processes can import it.
 
-    Raises: `ValueError` for other input, and what `loss_fn` raises in a process."""
+    Raises: `ValueError` for other input, `ProcessRaisedException` with what `loss_fn` raised in
+    a process."""
     require_whole('world_size', world_size, 2)
+    require_whole('n', n)
+    require_whole('dim', dim)
     require(_is_importable(loss_fn), 'loss_fn', 'be a function of a module or script',
             getattr(loss_fn, '__qualname__', repr(loss_fn)))
     loss, gradient = _loss_and_gradient(loss_fn, _views_of(None, world_size, n, dim))
