@@ -93,7 +93,12 @@ TRIED_QUICK = {
                          ('crops of at least three tenths', dict(min_crop=.3)),
                          ('rate 6', dict(lr=6.)),
                          ('batches of 64', dict(batch=64)),
-                         ('grey for a tenth', dict(grey=.1)))
+                         ('grey for a tenth', dict(grey=.1)),
+                         ('crops of at least four tenths', dict(min_crop=.4)),
+                         ('crops of at least three tenths, rate 6',
+                          dict(min_crop=.3, lr=6.)),
+                         ('crops of at least three tenths, 60 epochs',
+                          dict(min_crop=.3, epochs=60)))
 } | {
     'as it was': dict(epochs=14),
     'standardised weights, 8 groups': dict(STANDARDISED, epochs=14),
