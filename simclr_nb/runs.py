@@ -132,7 +132,7 @@ def size_to_embed(self:TrainConfig):
 # %% ../nbs/08_runs.ipynb #presets
 PRESETS = dict(
     quick=TrainConfig(width=24, groups=8, weight_standardised=True, size=16, embed_size=32,
-                      min_crop=.2, epochs=40, temperature=.1, lr=4.),
+                      min_crop=.3, epochs=60, temperature=.1, lr=4.),
     notes=TrainConfig(encoder='resnet50', weight_standardised=True, batch=2048,
                       micro_batch=256, epochs=100, lr=1., warmup_epochs=10.),
     gpu18=TrainConfig(encoder='resnet18', weight_standardised=True, batch=512, epochs=100,
