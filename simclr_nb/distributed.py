@@ -75,7 +75,7 @@ def world():
 
 def share_rows(numbers, # (R, k), the own rows filled
                owned): # the slice of rows of each process, in order
-    "The same with the rows of all processes, everywhere"
+    "`numbers` with the rows of all processes filled, in all processes"
     rank, processes = world()
     if processes == 1:
         return numbers
