@@ -325,6 +325,7 @@ def join_processes(device:str='auto', # of each process, as in TrainConfig
                             world_size=processes, timeout=timedelta(minutes=minutes))
     try:
         yield
+        dist.barrier() # nobody leaves while another one may still need it
     finally:
         dist.destroy_process_group()
 

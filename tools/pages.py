@@ -102,7 +102,7 @@ def finish_page(path, config):
             cell.source = with_alt_text(with_local_links(cell.source, site))
         if cell.cell_type == 'code':
             cell.source = fold_long_source(cell.source)
-            cell.id = f'cell-{cell.id}'[:64] # which the page takes for an anchor beside headings
+            cell.id = f'cell-{cell.id}'[:64] # an anchor beside those of headings
         for output in cell.get('outputs', []):
             text = output.get('data', {}).get('text/markdown')
             if text:
