@@ -186,46 +186,55 @@ def _loss_and_dz(loss, z, tiles, owned): # -> loss, statistics, dL/dz with the o
     return value.detach(), {}, z.grad
 
 # %% ../nbs/07_distributed.ipynb #sum-of-gradients
-def _take_gradient(weights): # -> all in one flat tensor, and which there were; `.grad` is None
-    given = torch.tensor([float(p.grad is not None) for p in weights])
+def _take_gradient(weights, used): # -> all in one flat tensor; `.grad` is None afterwards
+    used |= {k for k, p in enumerate(weights) if p.grad is not None}
     parts = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in weights]
     for p in weights:
         p.grad = None
-    return torch.cat([*parts, given.to(parts[0])])
+    return torch.cat(parts)
 
 def _own_gradients(model, views, weights, chunks, mine, embedded, dz, reduction):
     # the second pass; mine: which of the chunks, embedded: their z and random states
-    # -> nodes of the tree, or for `fast` the sum of all; flat
+    # -> nodes of the tree, or for `fast` the sum of all, flat; places of weights in use
     z_chunks, states = embedded
-    nodes, running = {}, _take_gradient(weights).zero_()
+    used = set() # places of weights that had a gradient
+    nodes, running = {}, _take_gradient(weights, set()).zero_()
     for leaf, state in zip(reversed(mine), reversed(states)):
         backpropagate_chunks(model, views, [chunks[leaf]], [z_chunks.pop()], [state], dz)
         if reduction == 'tree':
-            add_to_tree(nodes, 0, leaf, _take_gradient(weights), len(chunks))
+            add_to_tree(nodes, 0, leaf, _take_gradient(weights, used), len(chunks))
         else:
-            running += _take_gradient(weights)
-    return nodes, running
+            running += _take_gradient(weights, used)
+    return nodes, running, used
 
-def _sum_of_gradients(model, views, weights, chunks, mine, embedded, dz, reduction): # -> flat
-    nodes, running = together(lambda: _own_gradients(model, views, weights, chunks, mine,
-                                                     embedded, dz, reduction))
+def _of_all(used, count): # places, of `count`, that any process has
+    if world()[1] == 1:
+        return used
+    flags = torch.tensor([k in used for k in range(count)], dtype=torch.int32)
+    dist.all_reduce(flags, dist.ReduceOp.MAX)
+    return {k for k, flag in enumerate(flags.tolist()) if flag}
+
+def _sum_of_gradients(model, views, weights, chunks, mine, embedded, dz, reduction):
+    # -> flat, places of weights in use
+    nodes, running, used = together(lambda: _own_gradients(
+        model, views, weights, chunks, mine, embedded, dz, reduction))
+    used = _of_all(used, len(weights))
     if reduction == 'tree':
-        return sum_in_tree(nodes, len(chunks), running)
+        return sum_in_tree(nodes, len(chunks), running), used
     if world()[1] > 1:
         dist.all_reduce(running)
-    return running
+    return running, used
 
-def _add_gradient(weights, compute): # compute() -> flat; `.grad` serves it meanwhile
+def _add_gradient(weights, compute): # compute() -> flat, places; `.grad` serves it meanwhile
     before = [p.grad for p in weights]
     try:
-        total = compute()
+        total, used = compute()
     finally:
         for p, earlier in zip(weights, before):
             p.grad = earlier
-    given = total[-len(weights):]
-    pieces = total[:-len(weights)].split([p.numel() for p in weights])
-    for p, piece, count in zip(weights, pieces, given.tolist()):
-        if count > 0:
+    pieces = total.split([p.numel() for p in weights])
+    for k, (p, piece) in enumerate(zip(weights, pieces)):
+        if k in used:
             piece = piece.view_as(p).to(p.dtype)
             p.grad = piece if p.grad is None else p.grad + piece
 
