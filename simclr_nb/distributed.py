@@ -225,6 +225,7 @@ def _sum_of_gradients(model, views, weights, chunks, mine, embedded, dz, reducti
         dist.all_reduce(running)
     return running, used
 
+# %% ../nbs/07_distributed.ipynb #add-gradient
 def _add_gradient(weights, compute): # compute() -> flat, places; `.grad` serves it meanwhile
     before = [p.grad for p in weights]
     try:
