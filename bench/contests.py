@@ -198,6 +198,7 @@ for dtype in ('float32', 'bf16'): # 09: from images to moved weights
 class MemoryContest(NamedTuple):
     contestants: dict # name -> function of N, the number of images, that gives the contestant
     runs: list # of (name, N)
+    warm_up: int = 64 # images of the call before, whose memory is not counted
 
 
 MEMORY = {
@@ -214,4 +215,4 @@ MEMORY = {
          'lightly, 0 workers': partial(their_epoch, lightly_parts, 'float32', 0),
          'torchvision, 0 workers': partial(their_epoch, torchvision_parts, 'float32', 0)},
         [(who, IMAGES) for who in ('simclr_nb', 'lightly, 0 workers',
-                                   'torchvision, 0 workers')])}
+                                   'torchvision, 0 workers')], warm_up=4)}

@@ -73,7 +73,7 @@ def memory_peak(device):
 def worker_memory(part, who, n, device):
     "Peak memory of one call in this process beyond what was there before it, and its seconds"
     make = MEMORY[part].contestants[who]
-    make(64)(device)() # imports, thread pools
+    make(MEMORY[part].warm_up)(device)() # imports, thread pools
     call = make(n)(device)
     before = memory_before(device)
     start = time.perf_counter()
