@@ -9,7 +9,7 @@ help:
 	@echo 'make pretrain   learn from the bundled CIFAR-10 sample and print a table (some minutes)'
 	@echo 'make test       notebooks clean, package exported, notebooks run, README and links right'
 	@echo 'make breaks     break each of those things on a copy and show the check that catches it'
-	@echo 'make bench      the parts beside other libraries: speed, memory, equality (forty minutes)'
+	@echo 'make bench      the parts beside other libraries: speed, memory, equality (half an hour)'
 	@echo 'make lab        open the notebooks in JupyterLab'
 	@echo 'make docs       build the site into _docs (needs quarto)'
 	@echo 'make readme     make README.md from nbs/index.ipynb'

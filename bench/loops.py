@@ -5,8 +5,9 @@ the augmentation of CIFAR-10.
 lightly's loop has lightly's transform, on PIL images in a DataLoader, its loss and its LARS;
 torchvision's has torchvision's transforms, a loss of a few lines and torch's SGD; ours LARS.
 Ours keeps freed memory, as our commands do. The others are timed as they are and once more with
-that call of ours, which any program may make. A
-function of the device, as in contests.py, gives a call to time, which trains one epoch.
+that call of ours, which any program may make.
+
+A function of the device, as in contests.py, gives a call to time, which trains one epoch.
 """
 import torch
 import torch.nn.functional as F

@@ -1,6 +1,7 @@
 """The parts of the method beside the libraries people use: speed, memory and equality.
 
-    python bench/parts.py                  # all of it, forty minutes of two cores: make bench
+    python bench/parts.py                  # the parts, half an hour of two cores: make bench
+    python bench/parts.py epoch epoch-memory    # an epoch as a whole: twenty minutes
     python bench/parts.py augment ntxent   # these; what the file holds of the others stays
     python bench/parts.py --device cuda    # on a GPU; writes parts-cuda.json
 
@@ -34,6 +35,7 @@ HERE = Path(__file__).resolve().parent
 ROUNDS = 5
 PEERS = ('lightly', 'kornia', 'pytorch-metric-learning', 'torchvision')
 PARTS = (*CONTESTS, *MEMORY, 'equality')
+WHOLE = ('epoch', 'epoch-memory') # only if they are named
 
 
 # a contestant in a process of its own
@@ -216,7 +218,8 @@ def parse():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('parts', nargs='*',
-                        help=f'some of {", ".join(PARTS)}; all if none is named')
+                        help=f'some of {", ".join(PARTS)}; '
+                             f'if none is named, all but {" and ".join(WHOLE)}')
     parser.add_argument('--device', default='cpu', choices=('cpu', 'cuda'))
     parser.add_argument('--worker', help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -240,7 +243,7 @@ def main():
         return
     path = HERE / ('parts.json' if args.device == 'cpu' else f'parts-{args.device}.json')
     results = json.loads(path.read_text()) if path.exists() else {}
-    for part in args.parts or PARTS:
+    for part in args.parts or [part for part in PARTS if part not in WHOLE]:
         here = machine(args.device)
         about = dict(command=f'python bench/parts.py {part}', machine=here,
                      hardware=hardware_lines(here))

@@ -175,15 +175,19 @@ def _share_embeddings(model, views, z_chunks, owned): # -> z (2N, D) of all proc
         z[owned[world()[0]]] = torch.cat([chunk.detach() for chunk in z_chunks]).to(kind)
     return share_rows(z, owned)
 
+def _own_loss_and_dz(loss, z): # -> loss, dL/dz or None
+    z.requires_grad_()
+    with torch.enable_grad():
+        value = loss(z)
+        value.backward() # also into any parameters of the loss
+    return value.detach(), z.grad
+
 def _loss_and_dz(loss, z, tiles, owned): # -> loss, statistics, dL/dz with the own rows, or None
     with no_autocast(z.device):
         if not callable(loss):
             return nt_xent_by_rows(z, tiles, loss, lambda numbers: share_rows(numbers, owned))
-        z.requires_grad_()
-        with torch.enable_grad():
-            value = loss(z)
-            value.backward() # also into any parameters of the loss
-    return value.detach(), {}, z.grad
+        value, dz = together(lambda: _own_loss_and_dz(loss, z))
+    return value, {}, dz
 
 # %% ../nbs/07_distributed.ipynb #sum-of-gradients
 def _take_gradient(weights, used): # -> all in one flat tensor; `.grad` is None afterwards
@@ -254,9 +258,11 @@ def accumulate_together(model, # views -> z, a row each; z[i] must depend on vie
     CPUs of one kind, with one number of threads each and one version of PyTorch, for a model
     that is not compiled and draws no random numbers. After an exception `.grad` is as before.
 
+    Several processes talk through a group that takes tensors on the CPU, too, as that of
+    `join_processes` does. A loss of your own exchanges nothing.
+
     Raises: `ValueError` or `TypeError` for a setting that is not allowed, and what `together`
-    raises for what the model does; others wait for a loss of your own that fails in one
-    process until the time-out of `torch.distributed`."""
+    raises where the model or a loss of your own fails."""
     require_whole('micro_batch', micro_batch)
     check_micro_batch(len(views), micro_batch, keep)
     require(reduction in ('tree', 'fast'), 'reduction', 'be tree or fast', repr(reduction))

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn.utils import get_total_norm
 
-from .accumulate import accumulate, refuse_batch_norm
+from .accumulate import accumulate, is_out_of_memory, refuse_batch_norm
 from .augment import Views
 from .checkpoints import open_run, part_name, save_checkpoint, save_model
 from .compiling import choose_compiled, compile_model
@@ -32,10 +32,6 @@ from .runs import (RunFiles, TrainConfig, append_metrics, build_model, read_run,
 
 # %% ../nbs/09_train.ipynb #accumulate-what-fits
 #| code-fold: true
-def _is_out_of_memory(error): # a RuntimeError; Apple's GPUs have none of their own
-    return (isinstance(error, torch.OutOfMemoryError)
-            or str(error).startswith('MPS backend out of memory'))
-
 def _with_less_memory(rows, all_rows, keep):
     # rows at a time and graphs kept (or 'auto') -> what to try next, None if nothing is left
     if rows < all_rows and keep not in (0, 1):
@@ -52,7 +48,7 @@ def _accumulate_what_fits(model, views, loss_fn, optimiser, micro_batch, keep):
         try:
             return accumulate(model, views, loss_fn, micro_batch, keep), micro_batch, keep
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             rows = min(micro_batch or all_rows, all_rows)
             less = _with_less_memory(rows, all_rows, keep)

@@ -137,6 +137,11 @@ def heading_twice(copy):
                 adds('', '## Twice', '', '## Twice'))
 
 
+def cell_like_heading(copy):
+    "a cell with the anchor of a heading"
+    replace(copy / 'tools/pages.py', r"\n +cell\.id = [^\n]*", '')
+
+
 def link_in_link(copy):
     "a link that becomes a link within a link"
     change_cell(copy, '05_lars.ipynb', is_text_with_name,
@@ -322,7 +327,8 @@ BREAKS = { # check that must catch them -> breaks
     'export': (edited_module, orphan_module, unexported_edit),
     'readme': (stale_readme, changed_index),
     'links': (broken_page_link, broken_heading_link, broken_link_to_definition, no_description,
-              heading_twice, link_in_link, unlisted_paper, unlisted_page, unreadable_page),
+              heading_twice, cell_like_heading, link_in_link, unlisted_paper, unlisted_page,
+              unreadable_page),
     'requirements': (missing_requirement, missing_dev_requirement, missing_bench_requirement,
                      missing_command),
     'outputs': (missing_picture, missing_table, unrun_cell, stored_warning,

@@ -264,12 +264,17 @@ def unlisted_papers(path, bibliography):
 
 def page_problems(path):
     "What is wrong with a page beside its links"
-    first = json.loads(path.read_text())['cells'][0]
+    cells = json.loads(path.read_text())['cells']
+    first = cells[0]
     front = ''.join(first['source']) if first['cell_type'] == 'raw' else ''
     for field in ('title', 'description'):
         if not re.search(rf'^{field}: \S', front, re.M):
             yield f'{path.name}: no {field} in the front matter'
     text = page_text(path)
+    headings = {slug(heading) for heading in re.findall(r'^#+ (.+)$', text, re.M)}
+    for cell in cells: # the id of one with code is an anchor, too
+        if cell['cell_type'] == 'code' and cell.get('id') in headings:
+            yield f'{path.name}: a cell and a heading #{cell["id"]}'
     yield from unlisted_papers(path, (path.parent / 'references.bib').read_text())
     for what, pattern in UGLY.items():
         for found in re.finditer(pattern, text):
