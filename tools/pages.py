@@ -66,6 +66,39 @@ def fold_long_source(source):
     return '#| code-fold: true\n' + body.replace('"Exported source"', summary, 1)
 
 
+def with_name_of_fold(source):
+    "A folded cell without a summary of its own says what it holds, and in how many lines"
+    if '#| code-fold: true' not in source or '#| code-summary' in source:
+        return source
+    lines = [line for line in source.splitlines() if not line.startswith('#|')]
+    checks = [line for line in lines if re.match(r'(test_|assert |with expect_fail)', line)]
+    kind = 'Code'
+    if '#| fig-cap' in source:
+        kind = 'Code of the figure'
+    elif len(checks) >= 2:
+        kind = 'Tests'
+    return f'#| code-summary: "{kind}, {len(lines)} lines"\n{source}'
+
+
+def with_minus_signs(text):
+    "Hyphens before numbers as minus signs, but for those in code and in addresses"
+    parts = re.split(r'(`[^`]*`|\]\([^)]*\)|<[^>]*>)', text)
+    for k in range(0, len(parts), 2):
+        parts[k] = re.sub(r'(^|(?<=[\s(|]))-(?=\d)', '\N{MINUS SIGN}', parts[k], flags=re.M)
+    return ''.join(parts)
+
+
+def answer_in_a_box(cell):
+    "A cell that is an answer to an exercise, in a box that opens, its outputs with it"
+    summary = re.search(r'^#\| code-summary: "(Answer.*)"\n', cell.source, re.M)
+    if not summary:
+        return [cell]
+    cell.source = re.sub(r'^#\| code-(fold|summary): .*\n', '', cell.source, flags=re.M)
+    new = nbformat.v4.new_markdown_cell
+    box = '::: {.callout-note collapse="true" appearance="simple"}'
+    return [new(f'{box}\n\n## {summary[1]}\n'), cell, new(':::')]
+
+
 def papers(text, bibliography):
     "The keys of the entries of a BibTeX file whose address a text links to"
     entries = re.findall(r'^@\w+\{([^,]+),.*?url = \{([^}]+)\}', bibliography, re.M | re.S)
@@ -82,10 +115,9 @@ def references(text, folder):
     return front, '## References\n\n::: {#refs}\n:::'
 
 
-def colab_link(name, config):
-    address = (f'https://colab.research.google.com/github/{config.user}/{config.repo}/blob/'
-               f'{config.branch}/{config.nbs_path.name}/{name}')
-    return f'code-links:\n  - text: Open in Colab\n    icon: cloud\n    href: {address}\n'
+def colab_address(name, config):
+    return (f'https://colab.research.google.com/github/{config.user}/{config.repo}/blob/'
+            f'{config.branch}/{config.nbs_path.name}/{name}')
 
 
 def finish_page(path, config):
@@ -94,19 +126,28 @@ def finish_page(path, config):
     site = f'{config.doc_host}{config.doc_baseurl}'
     text = '\n'.join(cell.source for cell in nb.cells if cell.cell_type == 'markdown')
     front, last_section = references(text, path.parent)
+    colab = colab_address(path.name, config)
+    front += f'code-links:\n  - text: Open in Colab\n    icon: cloud\n    href: {colab}\n'
+    front += 'image: card.png\n' # cards cannot show drawings in SVG
+    cells = []
     for cell in nb.cells:
         if cell.cell_type == 'raw' and cell.source.startswith('---'):
             start = cell.source.rstrip().removesuffix('---').rstrip()
-            cell.source = f'{start}\n{front}{colab_link(path.name, config)}---\n'
+            cell.source = f'{start}\n{front}---\n'
         if cell.cell_type == 'markdown':
             cell.source = with_alt_text(with_local_links(cell.source, site))
         if cell.cell_type == 'code':
-            cell.source = fold_long_source(cell.source)
+            cell.source = with_name_of_fold(fold_long_source(cell.source))
             cell.id = f'cell-{cell.id}'[:64] # an anchor beside those of headings
         for output in cell.get('outputs', []):
             text = output.get('data', {}).get('text/markdown')
             if text:
-                output.data['text/markdown'] = with_local_links(''.join(text), site)
+                text = with_minus_signs(with_local_links(''.join(text), site))
+                output.data['text/markdown'] = text
+        cells += answer_in_a_box(cell)
+    # at the side of the page on a wide screen, at its end on a phone
+    cells.append(nbformat.v4.new_markdown_cell(f'[Open in Colab]({colab}){{.on-phones}}'))
+    nb.cells = cells
     if last_section:
         nb.cells.append(nbformat.v4.new_markdown_cell(last_section))
     nbformat.write(nb, path)
