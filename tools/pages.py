@@ -99,6 +99,16 @@ def answer_in_a_box(cell):
     return [new(f'{box}\n\n## {summary[1]}\n'), cell, new(':::')]
 
 
+def as_text(cell):
+    "A cell whose whole output is sections of a page, as text: the list at the side knows them"
+    if cell.cell_type != 'code' or '#| output: asis' not in cell.source:
+        return cell
+    text = '\n'.join(output.get('data', {}).get('text/markdown', '') for output in cell.outputs)
+    if not re.search(r'^## ', text, re.M):
+        return cell
+    return nbformat.v4.new_markdown_cell(text)
+
+
 def papers(text, bibliography):
     "The keys of the entries of a BibTeX file whose address a text links to"
     entries = re.findall(r'^@\w+\{([^,]+),.*?url = \{([^}]+)\}', bibliography, re.M | re.S)
@@ -144,7 +154,7 @@ def finish_page(path, config):
             if text:
                 text = with_minus_signs(with_local_links(''.join(text), site))
                 output.data['text/markdown'] = text
-        cells += answer_in_a_box(cell)
+        cells += answer_in_a_box(as_text(cell))
     # at the side of the page on a wide screen, at its end on a phone
     cells.append(nbformat.v4.new_markdown_cell(f'[Open in Colab]({colab}){{.on-phones}}'))
     nb.cells = cells
