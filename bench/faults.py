@@ -334,12 +334,12 @@ def read_only(n, work, whole):
 # wrong settings: (field, what hypothesis makes up for it)
 
 COUNTS = ('width groups group_channels head_hidden head_out head_layers size embed_size batch '
-          'micro_batch epochs').split()
+          'micro_batch epochs threads').split()
 PROBABILITIES = 'flip jitter grey blur'.split()
 NUMBERS = ('strength min_crop temperature lr warmup_epochs momentum weight_decay '
            'trust_coefficient checkpoint_minutes').split()
 CHOICES = ('encoder norm stem lr_rule precision device weight_standardised zero_init head_norm '
-           'channels_last compile').split()
+           'channels_last compile reduction').split()
 ANYTHING = st.one_of(st.text(max_size=5), st.lists(st.integers(), max_size=2),
                      st.just(float('nan')), st.just(float('inf')), st.booleans())
 NO_COUNT = st.one_of(ANYTHING, st.integers(max_value=-1), st.floats(.1, .9))

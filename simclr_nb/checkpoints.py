@@ -133,7 +133,8 @@ def resume_run(files:RunFiles, # of a run that nobody else works on
     return state, history
 
 # %% ../nbs/08a_checkpoints.ipynb #check-resumed
-_MAY_CHANGE = ('device', 'micro_batch', 'channels_last', 'compile', 'checkpoint_minutes')
+_MAY_CHANGE = ('device', 'micro_batch', 'channels_last', 'compile', 'reduction', 'threads',
+               'checkpoint_minutes')
 
 def _check_settings_same(saved, config, place): # but for those that only move the rounding
     for field in fields(config):

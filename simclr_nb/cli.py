@@ -8,7 +8,7 @@ __all__ = ['COMMANDS', 'load_data', 'default_preset', 'simclr_pretrain', 'simclr
            'predict_command', 'data_command', 'main']
 
 # %% ../nbs/12_cli.ipynb #imports
-import csv, shlex, sys, textwrap
+import csv, json, os, shlex, socket, sys, textwrap
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from .cifar import cifar10, fetch_cifar10
 from .compare import markdown_table, wilson_interval
 from .core import atomic_path, keep_freed_memory, pick_device, refuse_existing, require
 from .data import hold_out, image_folder, sample
+from .distributed import from_first, join_processes, together, world
 from .evaluate import accuracy, embed, knn_monitor, label_subset, save_embeddings
 from .finetune import fine_tune, load_classifier, predict, save_classifier
 from .lars import peak_lr
@@ -147,6 +148,43 @@ def _monitor(train, test, config, knn_every): # for on_epoch; looks at no test i
 def _image_size(config): # that the pictures of a folder are read at, pixels
     return max(config.size, config.size_to_embed)
 
+# %% ../nbs/12_cli.ipynb #job
+def _job(): # its name and how often torchrun has begun it anew; None, 0 without torchrun
+    name = os.environ.get('TORCHELASTIC_RUN_ID')
+    if name == 'none': # torchrun was given no name; its own process stands for one
+        name = f'{socket.gethostname()} {os.getppid()}'
+    return name, int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0))
+
+def _run_of_job(runs, job): # the newest folder in `runs` of this job, or None
+    found = []
+    for path in Path(runs).glob('*/machine.json'):
+        try:
+            about = json.loads(path.read_text())
+        except ValueError: # damaged, and so not ours
+            continue
+        if about.get('job') == job:
+            found.append((path.stat().st_mtime, path.parent))
+    return max(found)[1] if found else None
+
+def _planned(data, preset, runs, name, resume, settings):
+    # -> TrainConfig, data, where the settings come from, folder, whether its run goes on
+    job, restarts = _job()
+    if restarts and not resume:
+        resume = _run_of_job(runs, job)
+    config, data, origin = _chosen_settings(data, preset, resume, settings)
+    folder = free_folder(runs, f'{Path(data).name}-{config.encoder}')
+    if name:
+        folder = Path(runs) / name
+    if resume:
+        folder = Path(resume)
+    return config, data, origin, folder, bool(resume)
+
+def _load_in_turn(data, size, cache): # the first process alone fetches what is not there yet
+    is_first = world()[0] == 0
+    loaded = together(lambda: load_data(data, size, cache) if is_first else None)
+    return together(lambda: loaded or load_data(data, size, cache))
+
+
 # %% ../nbs/12_cli.ipynb #simclr-pretrain
 def simclr_pretrain(
         data:str=None, # sample, cifar10 or a folder of pictures; else sample, or the run's own
@@ -159,24 +197,28 @@ def simclr_pretrain(
         cache:str=None, # folder that keeps CIFAR-10; else one in your home folder
         **settings): # fields of TrainConfig
     "Pretrain an encoder with SimCLR, evaluate it and write a report"
-    config, data, origin = _chosen_settings(data, preset, resume, settings)
-    train, test = load_data(data, _image_size(config), cache)
-    folder = free_folder(runs, f'{Path(data).name}-{config.encoder}')
-    if name:
-        folder = Path(runs) / name
-    if resume:
-        folder = Path(resume)
-    monitor = _monitor(train, test, config, knn_every)
-    keep_freed_memory()
-    _announce(origin, train, config, folder)
-    is_folder = test is None
-    about = dict(data=str(Path(data).resolve()) if is_folder else data)
-    try:
-        pretrain(config, train, monitor, folder, resume=bool(resume), about=about)
-    except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(_how_to_go_on(stop, folder, knn_every, cache)) from None
-    print(f'trained; settings, metrics and weights are in {folder}; evaluating', flush=True)
-    _evaluate_and_print(folder, train, test, device=config.device)
+    with join_processes(settings.get('device', 'auto')):
+        is_first = world()[0] == 0
+        config, data, origin, folder, goes_on = from_first(together(
+            lambda: _planned(data, preset, runs, name, resume, settings) if is_first else None))
+        train, test = _load_in_turn(data, _image_size(config), cache)
+        monitor = together(lambda: _monitor(train, test, config, knn_every))
+        keep_freed_memory()
+        if is_first:
+            _announce(origin, train, config, folder)
+        is_folder = test is None
+        about = dict(data=str(Path(data).resolve()) if is_folder else data)
+        if _job()[0]:
+            about['job'] = _job()[0]
+        try:
+            pretrain(config, train, monitor, folder, resume=goes_on, about=about)
+        except KeyboardInterrupt as stop:
+            if not is_first:
+                sys.exit(1)
+            raise KeyboardInterrupt(_how_to_go_on(stop, folder, knn_every, cache)) from None
+    if is_first:
+        print(f'trained; settings, metrics and weights are in {folder}; evaluating', flush=True)
+        _evaluate_and_print(folder, train, test, device=config.device)
 
 # %% ../nbs/12_cli.ipynb #simclr-evaluate
 def simclr_evaluate(

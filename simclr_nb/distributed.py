@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from .accumulate import (backpropagate_chunks, check_micro_batch, embed_chunks,
                                   is_out_of_memory)
 from .core import (describe, generator, no_autocast, pick_device, require,
-                            require_whole)
+                            require_whole, step_part)
 from .ntxent import nt_xent_by_rows
 
 # %% ../nbs/07_distributed.ipynb #deal
@@ -183,7 +183,7 @@ def _own_loss_and_dz(loss, z): # -> loss, dL/dz or None
     return value.detach(), z.grad
 
 def _loss_and_dz(loss, z, tiles, owned): # -> loss, statistics, dL/dz with the own rows, or None
-    with no_autocast(z.device):
+    with no_autocast(z.device), step_part('loss'):
         if not callable(loss):
             return nt_xent_by_rows(z, tiles, loss, lambda numbers: share_rows(numbers, owned))
         value, dz = together(lambda: _own_loss_and_dz(loss, z))
@@ -250,13 +250,14 @@ def accumulate_together(model, # views -> z, a row each; z[i] must depend on vie
                         loss, # the temperature of NT-Xent, or a function of z (2N, D)
                         micro_batch:int, # rows of views computed at a time
                         keep=1, # last chunks of a process whose graphs are kept, or 'auto'
-                        reduction:str='tree'): # or fast: the engine's sum, with other bits
+                        reduction:str='tree', # or fast: the engine's sum, with other bits
+                        weights=None): # those to train; None: all of the model
     """The loss of the whole batch and its statistics, a dict; adds its gradient to `.grad`
 
     It is called by all processes with the same weights and views, and ends with the same
     gradient in all of them. With `reduction='tree'` its bits are those of a single process, on
     CPUs of one kind, with one number of threads each and one version of PyTorch, for a model
-    that is not compiled and draws no random numbers. After an exception `.grad` is as before.
+    that draws no random numbers. After an exception `.grad` is as before.
 
     Several processes talk through a group that takes tensors on the CPU, too, as that of
     `join_processes` does. A loss of your own exchanges nothing.
@@ -279,7 +280,8 @@ def accumulate_together(model, # views -> z, a row each; z[i] must depend on vie
     embedded = together(lambda: embed_chunks(model, views, mine, keep))
     z = _share_embeddings(model, views, embedded[0], owned)
     value, statistics, dz = _loss_and_dz(loss, z, _tiles(mine), owned)
-    weights = [p for p in model.parameters() if p.requires_grad]
+    weights = model.parameters() if weights is None else weights
+    weights = [p for p in weights if p.requires_grad]
     if weights and dz is not None:
         _add_gradient(weights, lambda: _sum_of_gradients(
             model, views, weights, chunks, dealt[rank], embedded, dz, reduction))
@@ -314,6 +316,35 @@ def _use_own_gpu(): # of several on this machine
     require(local < gpus, 'LOCAL_RANK', f'be below {gpus}, the GPUs of this machine', local)
     torch.cuda.set_device(local)
 
+# %% ../nbs/07_distributed.ipynb #ended
+#| code-fold: true
+def _has_lost_others(error): # an exception; whether an exchange with others has failed
+    words = ('gloo', 'NCCL', 'Connection closed', 'Connection reset')
+    return (isinstance(error, dist.DistError)
+            or isinstance(error, RuntimeError) and any(word in str(error) for word in words))
+
+def _leave_word(store, rank, error): # why this process ends, for the others
+    word = '' if _has_lost_others(error) else f'{type(error).__name__}: {error}'
+    try:
+        store.set(f'ended {rank}', word)
+    except RuntimeError: # the process that keeps the store has gone
+        pass
+
+def _who_has_ended(store, rank, processes, seconds=10.): # asked after a failed exchange
+    others = [k for k in range(processes) if k != rank]
+    silent, until = others, time.monotonic() + seconds
+    try:
+        while silent and time.monotonic() < until: # who lives has failed, too, and says so
+            silent = [k for k in silent if not store.check([f'ended {k}'])]
+            time.sleep(.05)
+        said = {k: store.get(f'ended {k}').decode() for k in others if k not in silent}
+    except RuntimeError:
+        return 'process 0 has ended, or cannot be reached'
+    failed = [f'process {k} has failed with {word}' for k, word in said.items() if word]
+    gone = [f'process {k} has ended, or cannot be reached' for k in silent]
+    return '; '.join(gone + failed) or 'the processes have lost each other'
+
+
 # %% ../nbs/07_distributed.ipynb #join-processes
 #| code-fold: show
 @contextmanager
@@ -325,7 +356,8 @@ def join_processes(device:str='auto', # of each process, as in TrainConfig
     happens in a process that was started alone, or has joined already.
 
     Raises: `ValueError` if some of torchrun's variables are missing, `TimeoutError` with the
-    numbers of processes that did not come."""
+    numbers of processes that did not come, and while they are joined `RuntimeError` with the
+    numbers of processes that have ended."""
     processes = int(os.environ.get('WORLD_SIZE', 1))
     if processes == 1 or dist.is_initialized():
         yield
@@ -342,6 +374,11 @@ def join_processes(device:str='auto', # of each process, as in TrainConfig
     try:
         yield
         dist.barrier() # nobody leaves while another one may still need it
+    except BaseException as error:
+        _leave_word(store, rank, error)
+        if _has_lost_others(error):
+            raise RuntimeError(_who_has_ended(store, rank, processes)) from error
+        raise
     finally:
         dist.destroy_process_group()
 

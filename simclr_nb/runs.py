@@ -58,15 +58,18 @@ class TrainConfig:
     precision:str='auto' # bf16 (autocast), float32, or auto: bf16 where the device has it
     channels_last:bool=False # maps in channels_last order; slower on CPUs, GPUs not measured
     compile:bool='auto' # torch.compile encoder and head; auto: if it repays its start
+    reduction:str='tree' # how micro-batches are added: tree, same bits in many processes; fast
+    threads:int=None # of the CPU, in each process; None: PyTorch's, or the resumed run's
     checkpoint_minutes:float=10. # minutes between checkpoints; 0: one after every step
 
     def __post_init__(self): _check_settings(self)
 
 # %% ../nbs/08_runs.ipynb #check-settings
 _CHOICES = dict(encoder=tuple(ENCODERS), norm=('group', 'batch'), stem=('cifar', 'imagenet'),
-                lr_rule=('linear', 'sqrt'), precision=('auto', 'bf16', 'float32'))
+                lr_rule=('linear', 'sqrt'), precision=('auto', 'bf16', 'float32'),
+                reduction=('tree', 'fast'))
 _COUNTS = ('width', 'groups', 'group_channels', 'head_hidden', 'head_out', 'size',
-           'embed_size', 'batch', 'micro_batch', 'epochs')
+           'embed_size', 'batch', 'micro_batch', 'epochs', 'threads')
 _RANGES = ( # fields, what must hold, in words
     (_COUNTS, lambda v: 1 <= v <= 1e9, 'at least 1, at most 1e9'),
     (('head_layers',), lambda v: 2 <= v <= 100, 'in 2..100'),
@@ -139,7 +142,7 @@ PRESETS = dict(
                       lr=1., weight_decay=1e-4, warmup_epochs=10.))
 
 # %% ../nbs/08_runs.ipynb #settings-format
-SETTINGS_FORMAT = 3 # of settings.json and of the settings in a checkpoint
+SETTINGS_FORMAT = 4 # of settings.json and of the settings in a checkpoint
 
 def settings_to_dict(config:TrainConfig):
     "The settings as a dict for JSON, with the format number"
@@ -159,6 +162,8 @@ def settings_from_dict(values): # a dict as settings_to_dict makes it, of a form
     if written == 1:
         values['group_channels'] = 1
         values['blur'] = .5 * values.get('blur', False)
+    if written < 4 and values.get('micro_batch') is not None:
+        values['reduction'] = 'fast'
     return TrainConfig(**values)
 
 # %% ../nbs/08_runs.ipynb #build-model

@@ -110,7 +110,7 @@ HEADINGS = dict(
     augmentation='size embed_size min_crop flip jitter strength grey blur',
     optimisation='batch micro_batch epochs temperature lr lr_rule warmup_epochs momentum '
                  'weight_decay trust_coefficient seed',
-    machine='device precision channels_last compile checkpoint_minutes')
+    machine='device precision channels_last compile reduction threads checkpoint_minutes')
 
 # %% ../nbs/11a_shell.ipynb #make-parser
 #| code-fold: show

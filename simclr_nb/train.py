@@ -6,8 +6,8 @@
 __all__ = ['train_step', 'Training', 'prepare', 'step_views', 'update', 'noted_signals', 'pretrain', 'step_times', 'plot_history']
 
 # %% ../nbs/09_train.ipynb #imports
-import math, signal, threading, time
-from contextlib import contextmanager, nullcontext
+import hashlib, math, signal, threading, time
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from .core import (describe, describe_machine, full_precision, generator, has_bf
                             log_line, part_times, pick_device, progress_bar, read_later,
                             require, step_part, to_device)
 from .data import ImageSet
+from .distributed import (accumulate_together, from_first, join_processes, largest,
+                                   require_same, together, world)
 from .lars import LARS, param_groups, peak_lr, warmup_cosine
 from .ntxent import chance_loss, nt_xent
 from .resnet import has_settings
@@ -32,6 +34,10 @@ from .runs import (RunFiles, TrainConfig, append_metrics, build_model, read_run,
 
 # %% ../nbs/09_train.ipynb #accumulate-what-fits
 #| code-fold: true
+def _log_once(text): # and not in each of several processes
+    if world()[0] == 0:
+        log_line(text)
+
 def _with_less_memory(rows, all_rows, keep):
     # rows at a time and graphs kept (or 'auto') -> what to try next, None if nothing is left
     if rows < all_rows and keep not in (0, 1):
@@ -40,13 +46,13 @@ def _with_less_memory(rows, all_rows, keep):
         return None
     return rows // 2, 0 if keep == 0 else 1
 
-def _accumulate_what_fits(model, views, loss_fn, optimiser, micro_batch, keep):
-    # -> loss, and micro_batch and keep that fitted into memory
-    all_rows = len(views)
+def _accumulate_what_fits(compute, model, all_rows, optimiser, micro_batch, keep):
+    # compute(micro_batch, keep) -> loss, statistics, after adding the gradient; -> these two,
+    # and micro_batch and keep that fitted into memory, of all processes
     while True:
         optimiser.zero_grad()
         try:
-            return accumulate(model, views, loss_fn, micro_batch, keep), micro_batch, keep
+            return *compute(micro_batch, keep), micro_batch, keep
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -63,8 +69,8 @@ def _accumulate_what_fits(model, views, loss_fn, optimiser, micro_batch, keep):
             torch.cuda.empty_cache()
         elif torch.backends.mps.is_available():
             torch.mps.empty_cache()
-        log_line(f'out of memory with micro_batch {rows}, keep {keep}; going on with '
-                 f'{less[0]} and {less[1]}, the gradient stays that of the whole batch')
+        _log_once(f'out of memory with micro_batch {rows}, keep {keep}; going on with '
+                  f'{less[0]} and {less[1]}, the gradient stays that of the whole batch')
         micro_batch, keep = less
 
 # %% ../nbs/09_train.ipynb #start-step
@@ -85,21 +91,33 @@ def _optimiser_step(optimiser, is_finite): # is_finite: bool (), on the device
     elif is_finite:
         optimiser.step()
 
-def _start_step(model, views, optimiser, lr, temperature, micro_batch, autocast, keep, loss):
+def _gradient_of(model, views, weights, temperature, loss, reduction):
+    # -> compute(micro_batch, keep), as _accumulate_what_fits takes it
+    def compute(micro_batch, keep):
+        statistics = {}
+        def loss_fn(z):
+            if loss is not None:
+                return loss(z)
+            value, of_batch = nt_xent(z, temperature, stats=True)
+            statistics.update(of_batch)
+            return value
+        adds_by_tree = micro_batch is not None and reduction == 'tree'
+        if adds_by_tree or world()[1] > 1:
+            return accumulate_together(model, views, temperature if loss is None else loss,
+                                       micro_batch, keep, reduction, weights)
+        return accumulate(model, views, loss_fn, micro_batch, keep), statistics
+    return compute
+
+def _start_step(model, views, optimiser, lr, temperature, micro_batch, autocast, keep, loss,
+                reduction):
     # -> a function that waits for the metrics and gives them; micro_batch and keep that fitted
-    statistics = {}
-    def loss_fn(z):
-        if loss is not None:
-            return loss(z)
-        value, of_batch = nt_xent(z, temperature, stats=True)
-        statistics.update(of_batch)
-        return value
     for group in optimiser.param_groups:
         group['lr'] = lr
-    with autocast:
-        value, micro_batch, keep = _accumulate_what_fits(model, views, loss_fn, optimiser,
-                                                         micro_batch, keep)
     weights = [p for group in optimiser.param_groups for p in group['params']]
+    compute = _gradient_of(model, views, weights, temperature, loss, reduction)
+    with autocast:
+        value, statistics, micro_batch, keep = _accumulate_what_fits(
+            compute, model, len(views), optimiser, micro_batch, keep)
     grad_norm = get_total_norm(p.grad for p in weights if p.grad is not None)
     metrics = dict(loss=value, **statistics, grad_norm=grad_norm)
     numbers = _stacked(metrics, weights[0].device)
@@ -120,7 +138,8 @@ def train_step(model, # views -> z
                micro_batch=None, # rows of views computed at a time; None: all
                autocast=nullcontext(), # context for encoder and head, a new one each time
                keep='auto', # graphs kept, see accumulate; trades memory for time
-               loss=None): # z -> scalar, a loss of your own; None: NT-Xent
+               loss=None, # z -> scalar, a loss of your own; None: NT-Xent
+               reduction:str='tree'): # how micro-batches are added, see accumulate_together
     """One update of the weights, skipped if loss or gradient is not finite; returns its metrics
 
     A dict: loss, grad_norm, and micro_batch and keep, which are lower than asked if memory ran
@@ -128,9 +147,10 @@ def train_step(model, # views -> z
     (nats) of the contrastive choice.
 
     Raises: PyTorch's error (`OutOfMemoryError`, on Apple's GPUs `RuntimeError`) if not even one
-    row fits, `ValueError` if a BatchNorm would be cut."""
+    row fits, `ValueError` if a BatchNorm would be cut. Several processes take the step
+    together, and need a micro_batch."""
     finished, _, keep = _start_step(model, views, optimiser, lr, temperature, micro_batch,
-                                    autocast, keep, loss)
+                                    autocast, keep, loss, reduction)
     return finished() | dict(keep=keep)
 
 # %% ../nbs/09_train.ipynb #training
@@ -167,6 +187,19 @@ def _check_images(config, images):
             TypeError)
     require(len(images) >= config.batch, 'images', f'be at least one batch, {config.batch}',
             f'{len(images)}; lower batch')
+
+def _check_processes(config): # several share the micro-batches of a step
+    rows, processes = 2 * config.batch, world()[1]
+    if processes == 1:
+        return
+    is_cut = config.micro_batch is not None and config.micro_batch < rows
+    require(is_cut, 'micro_batch', f'be set, and below {rows}, all rows, where {processes} '
+            f'processes share them; with {-(-rows // processes)} each has one',
+            config.micro_batch)
+    idle = processes - math.ceil(rows / config.micro_batch)
+    if idle > 0:
+        _log_once(f'{idle} of {processes} processes have nothing to do: a step has only '
+                  f'{processes - idle} micro-batches of {config.micro_batch} views')
 
 def _check_own_parts(augment, loss):
     for method in ('draw', 'apply'):
@@ -208,6 +241,7 @@ def prepare(config:TrainConfig, # settings
 
     Raises: `TypeError` or `ValueError` for what does not fit together."""
     _check_images(config, images)
+    _check_processes(config)
     _check_own_parts(augment, loss)
     device = pick_device(config.device)
     bf16 = config.precision == 'bf16'
@@ -267,7 +301,8 @@ def _start_update(training, views, step): # -> a function that waits for the row
         torch.cuda.reset_peak_memory_stats(device)
     finished, training.micro_batch, training.keep = _start_step(
         training.forward, views, training.optimiser, lr, config.temperature,
-        training.micro_batch, _precision(training), training.keep, training.loss)
+        training.micro_batch, _precision(training), training.keep, training.loss,
+        config.reduction)
     about = dict(step=step, epoch=step // training.steps_per_epoch)
     after = dict(chance=chance_loss(config.batch) if training.loss is None else None, lr=lr)
     if device.type == 'cuda':
@@ -351,25 +386,32 @@ def _choose_for(training): # -> whether to compile, and why
     return choose_compiled(training.model, views.to(training.images.device), passes,
                            lambda: _precision(training))
 
+def _choice(training, folder, resume): # whether to compile, why; None: it does not matter
+    exists = folder is not None and Path(folder).exists()
+    if exists and not resume: # so the run is refused soon
+        return None
+    if exists:
+        return _was_compiled(folder), 'as the run began'
+    return _choose_for(training)
+
 def _settle_compile(training, folder, resume, progress): # what 'auto' leaves open
     if training.config.compile != 'auto':
         return
-    if resume and folder and Path(folder).exists():
-        compiles, why = _was_compiled(folder), 'as the run began'
-    elif folder and Path(folder).exists(): # and so the run is refused soon
+    choice = _of_first(lambda: _choice(training, folder, resume))
+    if choice is None:
         return
-    else:
-        compiles, why = _choose_for(training)
+    compiles, why = choice
     if compiles:
         training.forward = compile_model(training.model)
     if progress and (compiles or not resume):
-        log_line(f'{"compiled" if compiles else "not compiled"}: {why}')
+        _log_once(f'{"compiled" if compiles else "not compiled"}: {why}')
 
 # %% ../nbs/09_train.ipynb #pretrain
 def _describe_run(training, images, folder, about, *own_parts): # the content of machine.json
     machine = describe_machine(training.images.device) | {
         'bf16_autocast': training.bf16, 'compiled': training.forward is not training.model}
-    machine['images_sha256'] = images.sha256() if folder else None
+    machine['processes'] = world()[1]
+    machine['images_sha256'] = images.sha256() if folder or world()[1] > 1 else None
     measured = sorted({*machine, 'parts', 'resumed'} & (about or {}).keys())
     require(not measured, 'about', 'hold other names than what is measured', measured)
     names = {name: part_name(part)
@@ -445,9 +487,14 @@ class _Record:
 
 # %% ../nbs/09_train.ipynb #stop-if-asked
 #| code-fold: true
+def _agreed(signals): # names noted here -> the name that all processes act on, or none
+    number = largest(max((signal.Signals[name].value for name in signals), default=0))
+    return [signal.Signals(number).name] if number else []
+
 def _stop_if_asked(signals, training, done, folder): # ends the run, after its checkpoint
     if not signals:
         return
+    largest(0) # that is, once all processes are here, the one with the checkpoint among them
     total = training.total_steps
     if done == total:
         raise KeyboardInterrupt(f'{signals[0]} came in the last step; '
@@ -476,6 +523,64 @@ def _take_in(record, leave, bar, on_epoch, on_step): # all unread steps but the 
         if on_step:
             on_step(row, training.model)
 
+# %% ../nbs/09_train.ipynb #many-parts
+#| code-fold: true
+def _of_first(compute): # what it gives in the first process, which alone calls it
+    return from_first(together(lambda: compute() if world()[0] == 0 else None))
+
+@contextmanager
+def _threads_of_run(config, folder, resume): # as set, or as the run began, or as they are
+    before = torch.get_num_threads()
+    wanted = config.threads
+    if wanted is None and resume and folder and Path(folder).exists():
+        wanted = read_run(folder)[1].get('threads')
+        if wanted not in (None, before):
+            log_line(f'threads: {wanted}, as the run began, not {before}')
+    torch.set_num_threads(wanted or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+def _hash_of(model): # of all its weights
+    sums = hashlib.sha256()
+    for name, values in model.state_dict().items():
+        sums.update(name.encode())
+        sums.update(values.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return sums.hexdigest()
+
+def _require_same_run(training, machine): # in all processes
+    if world()[1] == 1:
+        return
+    names = ('simclr_nb', 'commit', 'torch', 'threads', 'bf16_autocast', 'compiled', 'parts')
+    about = settings_to_dict(training.config) | {name: machine.get(name) for name in names}
+    about['images'] = machine['images_sha256']
+    about['weights of the model'] = _hash_of(training.model)
+    require_same(about)
+
+@contextmanager
+def _open_together(folder, config, machine, resume): # as open_run, in the first process
+    with ExitStack() as stack:
+        yield _of_first(
+            lambda: stack.enter_context(open_run(folder, config, machine, resume)))
+
+
+# %% ../nbs/09_train.ipynb #train-loop
+#| code-fold: show
+def _train(record, start, bar, signals, folder, on_epoch, on_step): # the steps from `start` on
+    training = record.training
+    for step in range(start, training.total_steps):
+        views = step_views(training, step) # two of each image
+        record.unread.append(_start_update(training, views, step)) # exact gradient
+        may_wait = _may_wait(training, step, on_epoch, on_step)
+        _take_in(record, int(may_wait), bar, on_epoch, on_step)
+        stopping = _agreed(signals) # a signal that comes from here on waits for a step
+        if record.is_due(step, bool(stopping)):
+            _take_in(record, 0, bar, on_epoch, on_step)
+            record.checkpoint(record.history[-1])
+        if step + 1 < training.total_steps: # after the last one the model is saved
+            _stop_if_asked(stopping, training, step + 1, folder)
+
 # %% ../nbs/09_train.ipynb #pretrain-whole
 #| code-fold: show
 def pretrain(config:TrainConfig, # settings
@@ -496,27 +601,28 @@ def pretrain(config:TrainConfig, # settings
     `FileExistsError`, `FileNotFoundError` or `BlockingIOError` for a folder that is there, is
     not, or is in use; later `FloatingPointError` if loss, gradient or weights are not finite
     (on CUDA a step late), `OSError` if the disk is full, `KeyboardInterrupt` after SIGINT or
-    SIGTERM, with a checkpoint. Without a folder neither signals nor weights are looked at."""
-    training = prepare(config, images, encoder, augment, loss)
-    _settle_compile(training, folder, resume, progress)
-    machine = _describe_run(training, images, folder, about, encoder, augment, loss)
-    with (noted_signals(folder is not None) as signals,
-          open_run(folder, config, machine, resume) as (state, history)):
-        start, seconds_before = _restore(training, state)
-        record = _Record(training, folder, machine, history, seconds_before)
-        with progress_bar(training.total_steps, 'step', start, progress) as bar:
-            for step in range(start, training.total_steps):
-                views = step_views(training, step) # two of each image
-                record.unread.append(_start_update(training, views, step)) # exact gradient
-                may_wait = _may_wait(training, step, on_epoch, on_step)
-                _take_in(record, int(may_wait), bar, on_epoch, on_step)
-                stopping = list(signals) # a signal that comes from here on waits for a step
-                if record.is_due(step, bool(stopping)):
-                    _take_in(record, 0, bar, on_epoch, on_step)
-                    record.checkpoint(history[-1])
-                if step + 1 < training.total_steps: # after the last one the model is saved
-                    _stop_if_asked(stopping, training, step + 1, folder)
-        record.finish()
+    SIGTERM, with a checkpoint. Without a folder neither signals nor weights are looked at.
+
+    The processes that torchrun has started train together, with the same bits on CPUs of one
+    kind: all call it with equal arguments, the first writes and calls `on_epoch` and `on_step`.
+    What fails in one of them ends all, with what `join_processes` and `together` raise."""
+    with join_processes(config.device), _threads_of_run(config, folder, resume):
+        training = together(lambda: prepare(config, images, encoder, augment, loss))
+        _settle_compile(training, folder, resume, progress)
+        machine = _describe_run(training, images, folder, about, encoder, augment, loss)
+        _require_same_run(training, machine)
+        with (noted_signals(folder is not None) as signals,
+              _open_together(folder, config, machine, resume) as (state, history)):
+            start, seconds_before = _restore(training, state)
+            is_first = world()[0] == 0
+            record = _Record(training, folder if is_first else None, machine, history,
+                             seconds_before)
+            watchers = (on_epoch, on_step) if is_first else (None, None)
+            with progress_bar(training.total_steps, 'step', start,
+                              progress and is_first) as bar:
+                _train(record, start, bar, signals, folder, *watchers)
+            record.finish()
+            signals[:] = _agreed(signals)
     _stop_if_asked(signals, training, training.total_steps, folder)
     return training.model.eval(), history
 
