@@ -77,7 +77,7 @@ def one_frame(step, by_temperature, classes):
     buffer = io.BytesIO()
     figure.savefig(buffer)
     plt.close(figure)
-    return Image.open(buffer).convert('RGB').quantize(20, dither=Image.Dither.NONE)
+    return Image.open(buffer).convert('RGB')
 
 
 def main():
@@ -88,6 +88,8 @@ def main():
     pictures = []
     for k, points in enumerate(runs):
         pictures.append(one_frame(k * EVERY, dict(zip(TEMPERATURES, points)), classes))
+    palette = pictures[0].quantize(20, dither=Image.Dither.NONE) # one for all: fixed colours
+    pictures = [each.quantize(palette=palette, dither=Image.Dither.NONE) for each in pictures]
     last = [pictures[-1]] * 15 # stand still for a while
     pictures[0].save(PLACE, save_all=True, append_images=pictures[1:] + last, duration=100,
                      loop=0, optimize=True)

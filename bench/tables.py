@@ -5,7 +5,7 @@ def ratio_cell(row): # a row of parts.json
     return f"{row['times_ours']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
 
 
-def contest_table(rows, contests='contest', ratio='time / ours'):
+def contest_table(rows, contests='work', who='library', ratio='time / ours'):
     """The rows of a part in Markdown: time or speed, and time / ours for each allocator
 
     Above 1 the first of each contest, such as ours, is faster. In brackets is the range over
@@ -15,12 +15,12 @@ def contest_table(rows, contests='contest', ratio='time / ours'):
         by_allocator = by_contest.setdefault((row['contest'], row['who']), {})
         by_allocator[row['allocator']] = row
     allocators = list(dict.fromkeys(row['allocator'] for row in rows))
-    head = [contests, 'library', 'figure']
+    head = [contests, who, 'speed']
     for allocator in allocators:
         head.append(ratio if allocator == 'default' else f'with {allocator}')
     lines = [head, ['---'] * len(head)]
-    for (contest, who), found in by_contest.items():
+    for (contest, name), found in by_contest.items():
         first = next(iter(found.values()))
         cells = [ratio_cell(found[name]) if name in found else '' for name in allocators]
-        lines.append([contest, who, f"{first['figure']:,} {first['unit']}", *cells])
+        lines.append([contest, name, f"{first['figure']:,} {first['unit']}", *cells])
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)

@@ -135,7 +135,7 @@ def backpropagate_chunks(model, # views -> z
 #| code-fold: show
 def check_micro_batch(rows:int, # of views
                       micro_batch, keep): # as `accumulate` takes them
-    "Nothing for settings that `accumulate` allows. Raises: `ValueError` for others"
+    "Returns None for settings that `accumulate` allows; raises `ValueError` for others"
     require(rows > 0, 'views', 'hold at least one row', 'none')
     require(type(micro_batch) is int and micro_batch > 0, 'micro_batch',
             'be a whole number of rows, at least 1, or None', repr(micro_batch))
@@ -171,7 +171,7 @@ def accumulate(model, # views -> z, a row each; z[i] must depend on views[i] alo
 def refuse_batch_norm(model:nn.Module, # encoder and head
                       micro_batch, # rows of views computed at a time; None: all
                       rows:int): # 2N, rows in the whole batch
-    """Nothing, unless the batch would be cut and `model` holds a BatchNorm that sees it whole
+    """Returns None, unless the batch would be cut and `model` has a BatchNorm that sees it whole
 
     Raises: `ValueError` then, with the name of the module."""
     if micro_batch is None or micro_batch >= rows:

@@ -27,7 +27,7 @@ from .ntxent import nt_xent_by_rows
 def deal(count:int, # micro-batches
          processes:int, # W
          rank:int) -> range: # of a process, 0..W-1
-    """The micro-batches of one process: consecutive, and no process has two more than another
+    """The micro-batches of one process: consecutive, and their numbers differ by one at most
 
     Raises: `ValueError` or `TypeError` for other input."""
     require_whole('count', count)

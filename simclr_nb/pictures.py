@@ -198,7 +198,7 @@ def plot_label_curve(rows, # dicts with name, labels, accuracy, and std where kn
 
     Where the standard deviation over seeds is known there is an error bar of that size, and
     for a single seed there is none."""
-    fig, ax = plt.subplots(figsize=(7.5, 3.4), layout='constrained')
+    fig, ax = plt.subplots(figsize=(6.4, 3.4), layout='constrained')
     ax.set_prop_cycle(color=_OTHER_COLOURS)
     for name in dict.fromkeys(row['name'] for row in rows):
         look = dict(marker='o', ms=4)
@@ -210,5 +210,5 @@ def plot_label_curve(rows, # dicts with name, labels, accuracy, and std where kn
     counts = sorted({row['labels'] for row in rows})
     ax.set_xticks(counts, [f'{count:,}' for count in counts])
     ax.set_xticks([], minor=True)
-    fig.legend(fontsize=8, loc='outside right upper')
+    fig.legend(loc='outside lower center', ncols=2)
     return fig

@@ -660,7 +660,7 @@ def step_times(config:TrainConfig, # settings
 # %% ../nbs/09_train.ipynb #plot-history
 def plot_history(history): # from pretrain or read_run
     "Loss beside chance, and the contrastive top-1 accuracy, over the steps; returns the figure"
-    fig, (left, right) = plt.subplots(1, 2, figsize=(7, 2.6), layout='constrained')
+    fig, (left, right) = plt.subplots(1, 2, figsize=(6.2, 2.6), layout='constrained')
     steps = [row['step'] for row in history]
     left.plot(steps, [row['loss'] for row in history], label='loss')
     if all(row.get('chance') is not None for row in history):

@@ -66,26 +66,32 @@ def fold_long_source(source):
     return '#| code-fold: true\n' + body.replace('"Exported source"', summary, 1)
 
 
-def with_name_of_fold(source):
+def with_name_of_fold(source, has_output):
     "A folded cell without a summary of its own says what it holds, and in how many lines"
     if '#| code-fold: true' not in source or '#| code-summary' in source:
         return source
     lines = [line for line in source.splitlines() if not line.startswith('#|')]
-    checks = [line for line in lines if re.match(r'(test_|assert |with expect_fail)', line)]
     kind = 'Code'
     if '#| fig-cap' in source:
         kind = 'Code of the figure'
-    elif len(checks) >= 2:
+    elif not has_output and re.search(r'\b(test_\w+|assert|refused)\b', '\n'.join(lines)):
         kind = 'Tests'
-    return f'#| code-summary: "{kind}, {len(lines)} lines"\n{source}'
+    count = '1 line' if len(lines) == 1 else f'{len(lines)} lines'
+    return f'#| code-summary: "{kind}, {count}"\n{source}'
 
 
 def with_minus_signs(text):
     "Hyphens before numbers as minus signs, but for those in code and in addresses"
     parts = re.split(r'(`[^`]*`|\]\([^)]*\)|<[^>]*>)', text)
     for k in range(0, len(parts), 2):
-        parts[k] = re.sub(r'(^|(?<=[\s(|]))-(?=\d)', '\N{MINUS SIGN}', parts[k], flags=re.M)
+        parts[k] = re.sub(r'(^|(?<=[\s(|\[]))-(?=\d)', '\N{MINUS SIGN}', parts[k], flags=re.M)
     return ''.join(parts)
+
+
+def are_sentences(cell):
+    "Whether what a cell prints has no columns, so that its lines may be broken"
+    printed = ''.join(output.text for output in cell.outputs if output.output_type == 'stream')
+    return bool(printed) and not re.search(r'\S {2,}|^ |^[$#>|]', printed, re.M)
 
 
 def answer_in_a_box(cell):
@@ -147,7 +153,8 @@ def finish_page(path, config):
         if cell.cell_type == 'markdown':
             cell.source = with_alt_text(with_local_links(cell.source, site))
         if cell.cell_type == 'code':
-            cell.source = with_name_of_fold(fold_long_source(cell.source))
+            source = with_name_of_fold(fold_long_source(cell.source), bool(cell.outputs))
+            cell.source = '#| classes: sentences\n' + source if are_sentences(cell) else source
             cell.id = f'cell-{cell.id}'[:64] # an anchor beside those of headings
         for output in cell.get('outputs', []):
             text = output.get('data', {}).get('text/markdown')

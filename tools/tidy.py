@@ -12,15 +12,29 @@ from pathlib import Path
 from execnb.nbio import read_nb, write_nb
 
 root = Path(__file__).resolve().parent.parent
+SAYS_MOST = re.compile(r'^#\| (fig-cap|code-summary): .*\n', re.M) # of the directives
 FOLDED = re.compile(r'#\| *(hide|echo: *false|code-fold: *true)$', re.M) # directives
 
 
+def say_most_first(source):
+    "A folded cell shows its first line: its caption or its summary, if it has one"
+    found = SAYS_MOST.search(source)
+    if not found:
+        return source
+    return found[0] + source.replace(found[0], '', 1)
+
+
 def fold(path):
-    "The source of cells that the site folds or hides is folded, in the notebook itself"
+    """The source of cells that the site folds or hides is folded, in the notebook itself
+
+    So are the outputs of answers."""
     nb = read_nb(path)
     for cell in nb.cells:
         if cell.cell_type == 'code' and FOLDED.search(cell.source):
+            cell.source = say_most_first(cell.source)
             cell.metadata['jupyter'] = {'source_hidden': True}
+            if '#| code-summary: "Answer' in cell.source:
+                cell.metadata['jupyter']['outputs_hidden'] = True
         else:
             cell.metadata.pop('jupyter', None)
     write_nb(nb, path)
