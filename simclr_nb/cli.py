@@ -18,7 +18,8 @@ from .compare import markdown_table, wilson_interval
 from .core import atomic_path, keep_freed_memory, pick_device, refuse_existing, require
 from .data import hold_out, image_folder, sample
 from .distributed import from_first, join_processes, together, world
-from .evaluate import accuracy, embed, knn_monitor, label_subset, save_embeddings
+from .evaluate import (accuracy, embed_together, knn_monitor, label_subset,
+                                save_embeddings)
 from .finetune import fine_tune, load_classifier, predict, save_classifier
 from .lars import peak_lr
 from .report import accuracy_table, evaluate_run, gain_table
@@ -266,17 +267,20 @@ def simclr_embed(
     "Write the features h of pictures, with labels, classes and file names where known"
     refuse_existing(embeddings)
     require(split in ('train', 'test'), 'split', "be 'train' or 'test'", repr(split))
-    encoder, about = _read_encoder(run)
-    train, test = load_data(data, about['size'], cache)
-    require(split == 'train' or test is not None, 'split',
-            'be train for a folder, which has no test images', repr(split))
-    images = train if split == 'train' else test
-    keep_freed_memory()
-    h = embed(encoder.to(pick_device(device)), images, batch, progress=True,
-              size=about['size'])
-    save_embeddings(embeddings, h, images, about=about)
-    print(f'{len(h):,} images, {h.shape[1]} numbers each, by {about["encoder"]}, '
-          f'in {embeddings}')
+    with join_processes(device):
+        encoder, about = _read_encoder(run)
+        train, test = _load_in_turn(data, about['size'], cache)
+        require(split == 'train' or test is not None, 'split',
+                'be train for a folder, which has no test images', repr(split))
+        images = train if split == 'train' else test
+        keep_freed_memory()
+        is_first = world()[0] == 0
+        h = embed_together(encoder.to(pick_device(device)), images, batch, progress=is_first,
+                           size=about['size'])
+    if is_first:
+        save_embeddings(embeddings, h, images, about=about)
+        print(f'{len(h):,} images, {h.shape[1]} numbers each, by {about["encoder"]}, '
+              f'in {embeddings}')
 
 # %% ../nbs/12_cli.ipynb #simclr-finetune
 #| code-fold: show
