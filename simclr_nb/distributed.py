@@ -73,6 +73,10 @@ def world():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
 
+def _gather(everybody, mine): # the tensors of all processes, one after another
+    gather = getattr(dist, 'all_gather_single', None) # its name since PyTorch 2.14
+    (gather or dist.all_gather_into_tensor)(everybody, mine)
+
 def share_rows(numbers, # (R, k), the own rows filled
                owned): # the slice of rows of each process, in order
     "`numbers` with the rows of all processes filled, in all processes"
@@ -83,7 +87,7 @@ def share_rows(numbers, # (R, k), the own rows filled
     mine = numbers.new_zeros(most, numbers.shape[1]) # of one size for all
     mine[:owned[rank].stop - owned[rank].start] = numbers[owned[rank]]
     everybody = numbers.new_empty(processes * most, numbers.shape[1])
-    dist.all_gather_into_tensor(everybody, mine)
+    _gather(everybody, mine)
     whole = torch.empty_like(numbers)
     for k, rows in enumerate(owned):
         whole[rows] = everybody[k * most:][:rows.stop - rows.start]
@@ -112,7 +116,7 @@ def sum_in_tree(nodes:dict, # (level, place) -> flat sum, of `add_to_tree`; used
         add_to_tree(mine, *key, value, leaves)
     total, = mine.values()
     everybody = like.new_empty(processes * part)
-    dist.all_gather_into_tensor(everybody, total.contiguous())
+    _gather(everybody, total.contiguous())
     return everybody[:len(like)]
 
 # %% ../nbs/07_distributed.ipynb #together
