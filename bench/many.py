@@ -6,15 +6,16 @@
 
 A round is a run that is killed twice, one process of it at a moment drawn at random, and goes
 on with another number of processes each time. It has survived if every process ended by itself
-each time, the one that was killed was named, and the encoder's file has the SHA-256 of a run in
-one process that nobody disturbed. In every fourth round torchrun starts the processes anew by
-itself.
+each time, the one that was killed was named by the others or by torchrun, and the encoder's
+file has the SHA-256 of a run in one process that nobody disturbed. In every fourth round
+torchrun starts the processes anew by itself.
 """
 import argparse
 import hashlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -135,8 +136,11 @@ def one_kill(folder, processes, steps, restarts):
     seen['seconds_to_end'] = round(time.perf_counter() - start, 2)
     if restarts:
         return seen | dict(restarted=status == 0)
-    named = processes == 1 or f'process {rank} has ended' in said
-    return seen | dict(named=named, others_ended=status != 0)
+    by_others = f'process {rank} has ended' in said
+    by_torchrun = bool(re.search(rf'rank +: {rank} .*\n.*exitcode +: -9', said))
+    return seen | dict(named_by_others=by_others, named_by_torchrun=by_torchrun,
+                       named=processes == 1 or by_others or by_torchrun,
+                       others_ended=status != 0)
 
 
 def do_round(k, work_folder, expected):
@@ -166,7 +170,13 @@ def do_round(k, work_folder, expected):
 def in_words(k, seen):
     parts = []
     for kill in seen['kills']:
-        how = 'started anew' if 'restarted' in kill else 'named by the others'
+        how = 'not named'
+        if kill.get('restarted'):
+            how = 'started anew'
+        elif kill.get('named_by_others'):
+            how = 'named by the others'
+        elif kill.get('named'):
+            how = 'named by torchrun'
         count = f"{kill['processes']} process{'es' if kill['processes'] > 1 else ''}"
         parts.append(f"{count}: {kill['killed']} killed after {kill['after']} steps"
                      + (f', {how}' if kill['processes'] > 1 else ''))

@@ -7,10 +7,11 @@ __all__ = ['deal', 'add_to_tree', 'open_nodes', 'world', 'share_rows', 'sum_in_t
            'accumulate_together', 'join_processes', 'from_first', 'require_same', 'check_exact']
 
 # %% ../nbs/07_distributed.ipynb #imports
-import os, sys, tempfile, time
+import os, socket, sys, tempfile, time
 from contextlib import contextmanager
 from datetime import timedelta
 from numbers import Real
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -293,7 +294,7 @@ def accumulate_together(model, # views -> z, a row each; z[i] must depend on vie
 
 # %% ../nbs/07_distributed.ipynb #join
 def _arrive(store, rank, processes, minutes): # waits for the others
-    store.set(f'arrived {rank}', 'yes')
+    store.set(f'arrived {rank}', f'{socket.gethostname()} {os.getpid()}')
     missing, until = range(processes), time.monotonic() + 60 * minutes
     while missing:
         missing = [k for k in missing if not store.check([f'arrived {k}'])]
@@ -334,19 +335,34 @@ def _leave_word(store, rank, error): # why this process ends, for the others
     except RuntimeError: # the process that keeps the store has gone
         pass
 
+def _is_gone(place): # 'machine pid'; False where that cannot be known from here
+    machine, pid = place.rsplit(' ', 1)
+    if machine != socket.gethostname():
+        return False
+    try:
+        os.kill(int(pid), 0) # sends nothing
+    except ProcessLookupError:
+        return True
+    stat = Path(f'/proc/{pid}/stat') # of Linux; one that nobody has asked after is a zombie
+    return stat.exists() and stat.read_text().rsplit(')', 1)[1].split()[0] in 'ZX'
+
 def _who_has_ended(store, rank, processes, seconds=10.): # asked after a failed exchange
     others = [k for k in range(processes) if k != rank]
-    silent, until = others, time.monotonic() + seconds
+    until = time.monotonic() + seconds
+    found = []
     try:
-        while silent and time.monotonic() < until: # who lives has failed, too, and says so
-            silent = [k for k in silent if not store.check([f'ended {k}'])]
-            time.sleep(.05)
-        said = {k: store.get(f'ended {k}').decode() for k in others if k not in silent}
-    except RuntimeError:
+        places = {k: store.get(f'arrived {k}').decode() for k in others}
+        while not found and time.monotonic() < until:
+            said = {k: store.get(f'ended {k}').decode() for k in others
+                    if store.check([f'ended {k}'])}
+            found = [f'process {k} has failed with {word}' for k, word in said.items() if word]
+            found += [f'process {k} has ended' for k in others
+                      if k not in said and _is_gone(places[k])]
+            time.sleep(.01)
+    except RuntimeError: # it keeps the notes
         return 'process 0 has ended, or cannot be reached'
-    failed = [f'process {k} has failed with {word}' for k, word in said.items() if word]
-    gone = [f'process {k} has ended, or cannot be reached' for k in silent]
-    return '; '.join(gone + failed) or 'the processes have lost each other'
+    silent = [f'process {k} does not answer' for k in others if k not in said]
+    return '; '.join(found or silent) or 'the processes have lost each other'
 
 
 # %% ../nbs/07_distributed.ipynb #join-processes
