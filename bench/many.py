@@ -118,8 +118,8 @@ def hash_of(folder):
     return hashlib.sha256(RunFiles(folder).encoder_weights.read_bytes()).hexdigest()
 
 
-def undisturbed(folder):
-    status, said = end_of(begin('--worker', 1, folder=folder))
+def undisturbed(folder, processes=1):
+    status, said = end_of(begin('--worker', processes, folder=folder))
     if status:
         raise RuntimeError(said)
     return hash_of(folder)
@@ -191,6 +191,10 @@ def rounds(count, path=None):
         work_folder = Path(parent)
         expected = undisturbed(work_folder / 'whole')
         print(f'one process, undisturbed: {expected[:12]}', flush=True)
+        whole = {1: expected}
+        for processes in (2, 3, 4, 8) if path else ():
+            whole[processes] = undisturbed(work_folder / f'whole by {processes}', processes)
+            print(f'{processes} processes, undisturbed: {whole[processes][:12]}', flush=True)
         found = []
         for k in range(count):
             found.append(do_round(k, work_folder, expected))
@@ -198,8 +202,9 @@ def rounds(count, path=None):
             if path:
                 write_json(path, dict(command='python bench/many.py', sha256=expected,
                                       machine=describe_machine(torch.device('cpu')),
-                                      rounds=found))
-    return all(seen['survived'] for seen in found)
+                                      undisturbed=whole, rounds=found))
+    return (set(whole.values()) == {expected}
+            and all(seen['survived'] for seen in found))
 
 
 def main():
