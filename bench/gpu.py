@@ -36,6 +36,7 @@ MICRO_BATCHES = dict(resnet18=4096, resnet50=1024) # views; all at once where it
 FINAL = TrainConfig(encoder='resnet18', weight_standardised=True, batch=1024, lr=1.,
                     temperature=.2, weight_decay=1e-4, warmup_epochs=5., compile=True,
                     channels_last=True)
+FOR_THE_RUN = 11 # minutes that steps leave to it
 EVALUATION = 90 # seconds that are kept for measuring the run at its end
 
 
@@ -122,7 +123,7 @@ def steps(sitting):
                  if name in (sitting.machine['gpu'] or '')), None)
     for batch, encoder in itertools.product(batches, ENCODERS):
         for name, config in step_settings(encoder, batch):
-            if sitting.has('steps', name) or sitting.seconds(600) < 60:
+            if sitting.has('steps', name) or sitting.left() < 60 * FOR_THE_RUN:
                 continue
             config = small(config) if sitting.small else config
             try:
@@ -148,8 +149,8 @@ def run(sitting):
         train, test = cifar10('train'), cifar10('test')
     config = replace(small(FINAL) if sitting.small else FINAL, device=str(sitting.device))
     step = time_step(config, train, sitting.device, 2 if sitting.small else 20)['seconds']
-    left = sitting.seconds(10**6) - EVALUATION
-    epochs = int(.9 * left / step / (len(train) // config.batch))
+    seconds = sitting.left() - EVALUATION
+    epochs = int(.9 * seconds / step / (len(train) // config.batch))
     epochs = min(epochs, 2) if sitting.small else epochs
     if epochs < 1:
         log_line('no time is left for the run')
@@ -182,9 +183,13 @@ class Sitting:
             self.results = {}
         self.results['machine'] = self.machine
 
+    def left(self):
+        "Seconds"
+        return self.until - time.perf_counter()
+
     def seconds(self, most):
-        "Seconds that are left, `most` at most"
-        return max(1., min(most, self.until - time.perf_counter()))
+        "Seconds that are left, `most` at most, and one at least"
+        return max(1., min(most, self.left()))
 
     def has(self, section, name=None):
         found = self.results.get(section, {})
