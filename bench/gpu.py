@@ -130,7 +130,8 @@ def steps(sitting):
                 found = time_step(replace(config, device=str(sitting.device)), images,
                                   sitting.device, rounds)
             except Exception as error: # one way that fails must not cost the others
-                sitting.keep('steps', dict(error=f'{type(error).__name__}: {error}'[:300]), name)
+                text = f'{type(error).__name__}: {error}'[:300]
+                sitting.keep('steps', dict(error=text), name)
                 continue
             found['images_a_second'] = config.batch / found['seconds']
             operations = 2 * config.batch * flops_of_view(config)

@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -182,7 +183,8 @@ def in_words(k, seen):
                      + (f', {how}' if kill['processes'] > 1 else ''))
     if seen['ended_by']:
         parts.append(f"{seen['ended_by']} to the end")
-    return f"round {k}: {'; '.join(parts)}: {seen['sha256'][:12]}"
+    text = f"round {k}: {'; '.join(parts)}: {seen['sha256'][:12]}"
+    return textwrap.fill(text, 96, subsequent_indent='    ')
 
 
 def rounds(count, path=None):

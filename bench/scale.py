@@ -71,7 +71,8 @@ def network_constants(): # of these processes
             dist.all_reduce(short)
     seconds = measured(gather)['seconds']
     received = numbers[rows:].nbytes # by every process
-    return dict(bytes_a_second=received / seconds, latency=measured(say_hello)['seconds'] / many)
+    hellos = measured(say_hello)['seconds']
+    return dict(bytes_a_second=received / seconds, latency=hellos / many)
 
 
 def work(path):

@@ -59,7 +59,7 @@ def setting_options():
 
 # %% ../nbs/11a_shell.ipynb #underscored
 def underscored(word:str): # of a command line
-    "The word; if it is an option, with _ for - in its name: --micro_batch=8 for --micro-batch=8"
+    "The word; in the name of an option with _ for -: --micro_batch=8 for --micro-batch=8"
     if not word.startswith('--'):
         return word
     name, equals, value = word[2:].partition('=')

@@ -73,6 +73,25 @@ def _accumulate_what_fits(compute, model, all_rows, optimiser, micro_batch, keep
                   f'{less[0]} and {less[1]}, the gradient stays that of the whole batch')
         micro_batch, keep = less
 
+# %% ../nbs/09_train.ipynb #gradient-of
+#| code-fold: show
+def _gradient_of(model, views, weights, temperature, loss, reduction):
+    # -> compute(micro_batch, keep), as _accumulate_what_fits takes it
+    def compute(micro_batch, keep):
+        statistics = {}
+        def loss_fn(z):
+            if loss is not None:
+                return loss(z)
+            value, of_batch = nt_xent(z, temperature, stats=True)
+            statistics.update(of_batch)
+            return value
+        adds_by_tree = micro_batch is not None and reduction == 'tree'
+        if adds_by_tree or world()[1] > 1:
+            return accumulate_together(model, views, temperature if loss is None else loss,
+                                       micro_batch, keep, reduction, weights)
+        return accumulate(model, views, loss_fn, micro_batch, keep), statistics
+    return compute
+
 # %% ../nbs/09_train.ipynb #start-step
 #| code-fold: show
 def _is_finite(metrics): # of a step
@@ -90,23 +109,6 @@ def _optimiser_step(optimiser, is_finite): # is_finite: bool (), on the device
         optimiser.step(where=is_finite) # nothing waits for the answer
     elif is_finite:
         optimiser.step()
-
-def _gradient_of(model, views, weights, temperature, loss, reduction):
-    # -> compute(micro_batch, keep), as _accumulate_what_fits takes it
-    def compute(micro_batch, keep):
-        statistics = {}
-        def loss_fn(z):
-            if loss is not None:
-                return loss(z)
-            value, of_batch = nt_xent(z, temperature, stats=True)
-            statistics.update(of_batch)
-            return value
-        adds_by_tree = micro_batch is not None and reduction == 'tree'
-        if adds_by_tree or world()[1] > 1:
-            return accumulate_together(model, views, temperature if loss is None else loss,
-                                       micro_batch, keep, reduction, weights)
-        return accumulate(model, views, loss_fn, micro_batch, keep), statistics
-    return compute
 
 def _start_step(model, views, optimiser, lr, temperature, micro_batch, autocast, keep, loss,
                 reduction):

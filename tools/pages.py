@@ -101,8 +101,8 @@ def answer_in_a_box(cell):
         return [cell]
     cell.source = re.sub(r'^#\| code-(fold|summary): .*\n', '', cell.source, flags=re.M)
     new = nbformat.v4.new_markdown_cell
-    box = '::: {.callout-note collapse="true" appearance="simple"}'
-    return [new(f'{box}\n\n## {summary[1]}\n'), cell, new(':::')]
+    look = 'collapse="true" appearance="simple"'
+    return [new(f'::: {{.callout-note {look} title="{summary[1]}"}}'), cell, new(':::')]
 
 
 def as_text(cell):
