@@ -392,6 +392,8 @@ def data_command():
     run_command(simclr_data, sys.argv[1:])
 
 # %% ../nbs/12_cli.ipynb #main
+_IN_ALL_PROCESSES = (simclr_pretrain, simclr_embed) # of torchrun; the rest in the first
+
 def main(words): # a command's short name, and its options
     """Do what stands in `words`, COMMAND .., as `simclr_COMMAND ..` does it
 
@@ -404,4 +406,5 @@ def main(words): # a command's short name, and its options
         return
     if name not in COMMANDS:
         sys.exit(f'simclr_nb: command must be one of {", ".join(COMMANDS)}, got {name!r}')
-    run_command(COMMANDS[name], words[1:])
+    if COMMANDS[name] in _IN_ALL_PROCESSES or os.environ.get('RANK', '0') == '0':
+        run_command(COMMANDS[name], words[1:])

@@ -301,7 +301,7 @@ def _arrive(store, rank, processes, minutes): # waits for the others
         if missing and time.monotonic() > until:
             names = ', '.join(map(str, missing))
             raise TimeoutError(f'of {processes} processes these did not come within '
-                               f'{minutes:g} minutes: {names}')
+                               f'{60 * minutes:g} seconds: {names}')
         time.sleep(.05)
 
 def _open_store(rank, minutes): # where processes leave notes for each other
@@ -312,7 +312,7 @@ def _open_store(rank, minutes): # where processes leave notes for each other
                               wait_for_workers=False, timeout=timedelta(minutes=minutes))
     except dist.DistError as e:
         raise TimeoutError(f'process 0 did not answer at {address}:{port} within '
-                           f'{minutes:g} minutes: {e}') from None
+                           f'{60 * minutes:g} seconds: {e}') from None
     attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', 0) # with notes of its own
     return dist.PrefixStore(f'simclr_nb {attempt}', store)
 
