@@ -26,6 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 from simclr_nb.core import describe_machine, write_json
 from simclr_nb.data import sample
@@ -57,7 +58,7 @@ def disagree():
     "Processes that do not agree: prints what each is told; nothing is written"
     images = sample('train')[:IMAGES]
     with join_processes('cpu'), tempfile.TemporaryDirectory() as parent:
-        rank = world()[0]
+        rank, lines = world()[0], []
         torch.manual_seed(rank)
         wrong = {
             'seed': (replace(RUN, seed=rank), images, {}),
@@ -74,8 +75,12 @@ def disagree():
                 said = 'nothing'
             except ValueError as error:
                 said = str(error)
-            print(f'{name}, process {rank}: {said}'
-                  + (' (and a folder was made)' if folder.exists() else ''), flush=True)
+            lines.append(f'{name}, process {rank}: {said}'
+                         + (' (and a folder was made)' if folder.exists() else ''))
+        everybody = [None] * world()[1]
+        dist.all_gather_object(everybody, lines)
+    if rank == 0: # two at a time would write into each other's lines
+        print('\n'.join(line for lines in everybody for line in lines))
 
 
 # one round

@@ -17,7 +17,7 @@ from .cifar import cifar10, fetch_cifar10
 from .compare import markdown_table, wilson_interval
 from .core import atomic_path, keep_freed_memory, pick_device, refuse_existing, require
 from .data import hold_out, image_folder, sample
-from .distributed import from_first, join_processes, together, world
+from .distributed import from_first, join_processes, require_same, together, world
 from .evaluate import (accuracy, embed_together, knn_monitor, label_subset,
                                 save_embeddings)
 from .finetune import fine_tune, load_classifier, predict, save_classifier
@@ -156,9 +156,9 @@ def _job(): # its name and how often torchrun has begun it anew; None, 0 without
         name = f'{socket.gethostname()} {os.getppid()}'
     return name, int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0))
 
-def _run_of_job(runs, job): # the newest folder in `runs` of this job, or None
+def _run_of_job(runs, job, name='*'): # the newest folder of this name and job, or None
     found = []
-    for path in Path(runs).glob('*/machine.json'):
+    for path in Path(runs).glob(f'{name}/machine.json'):
         try:
             about = json.loads(path.read_text())
         except ValueError: # damaged, and so not ours
@@ -171,7 +171,7 @@ def _planned(data, preset, runs, name, resume, settings):
     # -> TrainConfig, data, where the settings come from, folder, whether its run goes on
     job, restarts = _job()
     if restarts and not resume:
-        resume = _run_of_job(runs, job)
+        resume = _run_of_job(runs, job, name or '*')
     config, data, origin = _chosen_settings(data, preset, resume, settings)
     folder = free_folder(runs, f'{Path(data).name}-{config.encoder}')
     if name:
@@ -268,13 +268,14 @@ def simclr_embed(
     refuse_existing(embeddings)
     require(split in ('train', 'test'), 'split', "be 'train' or 'test'", repr(split))
     with join_processes(device):
-        encoder, about = _read_encoder(run)
+        is_first = world()[0] == 0
+        encoder, about = from_first(together(lambda: _read_encoder(run) if is_first else None))
         train, test = _load_in_turn(data, about['size'], cache)
         require(split == 'train' or test is not None, 'split',
                 'be train for a folder, which has no test images', repr(split))
         images = train if split == 'train' else test
+        require_same(dict(images=images.sha256()[:16]))
         keep_freed_memory()
-        is_first = world()[0] == 0
         h = embed_together(encoder.to(pick_device(device)), images, batch, progress=is_first,
                            size=about['size'])
     if is_first:

@@ -24,8 +24,8 @@ from .core import (describe, describe_machine, full_precision, generator, has_bf
                             log_line, part_times, pick_device, progress_bar, read_later,
                             require, step_part, to_device)
 from .data import ImageSet
-from .distributed import (accumulate_together, from_first, join_processes, largest,
-                                   require_same, together, world)
+from .distributed import (SharedOutOfMemory, accumulate_together, from_first,
+                                   join_processes, largest, require_same, together, world)
 from .lars import LARS, param_groups, peak_lr, warmup_cosine
 from .ntxent import chance_loss, nt_xent
 from .resnet import has_settings
@@ -54,7 +54,8 @@ def _accumulate_what_fits(compute, model, all_rows, optimiser, micro_batch, keep
         try:
             return *compute(micro_batch, keep), micro_batch, keep
         except RuntimeError as error:
-            if not is_out_of_memory(error):
+            is_agreed = world()[1] == 1 or isinstance(error, SharedOutOfMemory)
+            if not is_out_of_memory(error) or not is_agreed:
                 raise
             rows = min(micro_batch or all_rows, all_rows)
             less = _with_less_memory(rows, all_rows, keep)
@@ -537,7 +538,7 @@ def _threads_of_run(config, folder, resume): # as set, or as the run began, or a
     if wanted is None and resume and folder and Path(folder).exists():
         wanted = read_run(folder)[1].get('threads')
         if wanted not in (None, before):
-            log_line(f'threads: {wanted}, as the run began, not {before}')
+            _log_once(f'threads: {wanted}, as the run began, not {before}')
     torch.set_num_threads(wanted or before)
     try:
         yield
@@ -607,7 +608,7 @@ def pretrain(config:TrainConfig, # settings
 
     The processes that torchrun has started train together, with the same bits on CPUs of one
     kind: all call it with equal arguments, the first writes and calls `on_epoch` and `on_step`.
-    What fails in one of them ends all, with what `join_processes` and `together` raise."""
+    Callbacks must not change the model then. What fails in one of them ends all, with what `join_processes` and `together` raise."""
     with join_processes(config.device), _threads_of_run(config, folder, resume):
         training = together(lambda: prepare(config, images, encoder, augment, loss))
         _settle_compile(training, folder, resume, progress)
@@ -624,8 +625,10 @@ def pretrain(config:TrainConfig, # settings
                               progress and is_first) as bar:
                 _train(record, start, bar, signals, folder, *watchers)
             record.finish()
-            signals[:] = _agreed(signals)
-    _stop_if_asked(signals, training, training.total_steps, folder)
+            stopping = _agreed(signals)
+        if world()[1] == 1:
+            stopping = signals # one may have come since
+    _stop_if_asked(stopping, training, training.total_steps, folder)
     return training.model.eval(), history
 
 # %% ../nbs/09_train.ipynb #step-times
