@@ -207,7 +207,7 @@ def _loss_and_dz(loss, z, tiles, owned): # -> loss, statistics, dL/dz with the o
         value, dz = together(lambda: _own_loss_and_dz(loss, z))
     return value, {}, dz
 
-# %% ../nbs/07_distributed.ipynb #sum-of-gradients
+# %% ../nbs/07_distributed.ipynb #own-gradients
 def _take_gradient(weights, used): # -> all in one flat tensor; `.grad` is None afterwards
     used |= {k for k, p in enumerate(weights) if p.grad is not None}
     parts = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in weights]
@@ -237,6 +237,7 @@ def _own_gradients(model, views, weights, chunks, mine, embedded, dz, reduction)
         running = torch.cat([torch.zeros_like(p).flatten() for p in weights])
     return nodes, running, used
 
+# %% ../nbs/07_distributed.ipynb #sum-of-gradients
 def _of_all(used, count): # places, of `count`, that any process has
     if world()[1] == 1:
         return used

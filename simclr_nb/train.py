@@ -491,6 +491,8 @@ class _Record:
 # %% ../nbs/09_train.ipynb #stop-if-asked
 #| code-fold: true
 def _agreed(signals): # names noted here -> the name that all processes act on, or none
+    if world()[1] == 1:
+        return signals
     number = largest(max((signal.Signals[name].value for name in signals), default=0))
     return [signal.Signals(number).name] if number else []
 
@@ -577,7 +579,7 @@ def _train(record, start, bar, signals, folder, on_epoch, on_step): # the steps 
         record.unread.append(_start_update(training, views, step)) # exact gradient
         may_wait = _may_wait(training, step, on_epoch, on_step)
         _take_in(record, int(may_wait), bar, on_epoch, on_step)
-        stopping = _agreed(signals) # a signal that comes from here on waits for a step
+        stopping = list(_agreed(signals)) # a signal that comes from here on waits for a step
         if record.is_due(step, bool(stopping)):
             _take_in(record, 0, bar, on_epoch, on_step)
             record.checkpoint(record.history[-1])
@@ -607,8 +609,9 @@ def pretrain(config:TrainConfig, # settings
     SIGTERM, with a checkpoint. Without a folder neither signals nor weights are looked at.
 
     The processes that torchrun has started train together, with the same bits on CPUs of one
-    kind: all call it with equal arguments, the first writes and calls `on_epoch` and `on_step`.
-    Callbacks must not change the model then. What fails in one of them ends all, with what `join_processes` and `together` raise."""
+    kind: all call it with equal arguments; the first writes and calls `on_epoch` and `on_step`,
+    which must not change the model then. What fails in one process ends all, with what
+    `join_processes` and `together` raise."""
     with join_processes(config.device), _threads_of_run(config, folder, resume):
         training = together(lambda: prepare(config, images, encoder, augment, loss))
         _settle_compile(training, folder, resume, progress)
@@ -617,17 +620,14 @@ def pretrain(config:TrainConfig, # settings
         with (noted_signals(folder is not None) as signals,
               _open_together(folder, config, machine, resume) as (state, history)):
             start, seconds_before = _restore(training, state)
-            is_first = world()[0] == 0
-            record = _Record(training, folder if is_first else None, machine, history,
+            first = world()[0] == 0
+            record = _Record(training, folder if first else None, machine, history,
                              seconds_before)
-            watchers = (on_epoch, on_step) if is_first else (None, None)
-            with progress_bar(training.total_steps, 'step', start,
-                              progress and is_first) as bar:
+            watchers = (on_epoch, on_step) if first else (None, None)
+            with progress_bar(training.total_steps, 'step', start, progress and first) as bar:
                 _train(record, start, bar, signals, folder, *watchers)
             record.finish()
             stopping = _agreed(signals)
-        if world()[1] == 1:
-            stopping = signals # one may have come since
     _stop_if_asked(stopping, training, training.total_steps, folder)
     return training.model.eval(), history
 
