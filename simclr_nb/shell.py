@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from fastcore.docments import docments
 
-from .runs import PRESETS, TrainConfig
+from .runs import PRESETS, EncoderConfig, TrainConfig
 
 # %% ../nbs/11a_shell.ipynb #own-options
 class Option(NamedTuple):
@@ -50,7 +50,7 @@ def _default_in_words(field):
 
 def setting_options():
     "The fields of `TrainConfig`, a dict: name -> `Option`"
-    comments = docments(TrainConfig)
+    comments = docments(TrainConfig) | docments(EncoderConfig)
     options = {}
     for field in fields(TrainConfig):
         text = comments[field.name] + _default_in_words(field)

@@ -28,7 +28,6 @@ IGNORED = shutil.ignore_patterns(
 MAX_WIDTH = 96 # characters in a line of code, as many as the site's pages show
 MAX_OUTPUT_WIDTH = 100 # characters in a line of text that a cell has shown
 MAX_LINES = 40 # of code in a cell or a function
-TABLES = ('train-config',) # cells that are a table, a line for each setting
 MAX_WORKERS = 4 # checks at a time, each a process of one thread and up to 2 GB
 
 
@@ -415,7 +414,7 @@ def check_style():
     for path in notebooks():
         for id, source, _ in read_cells(path, 'code'):
             place, length = f'{path.name} cell {id}', len(code_lines(source))
-            if length > MAX_LINES and id not in TABLES:
+            if length > MAX_LINES:
                 problems.append(f'{place}: {length} lines, {MAX_LINES} allowed')
             problems += long_parts(place, source)
     by_hand = ('setup.py', 'simclr_nb/__main__.py')
