@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
 from simclr_nb.core import describe_machine, write_json
 from simclr_nb.runs import read_run
@@ -53,20 +54,24 @@ def logged_runs(folder):
     return log
 
 
+def same_tensors(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         log = logged_runs(folder)
         killed, whole = (Path(folder) / 'runs' / name for name in ('killed', 'whole'))
         _, machine, killed_history = read_run(killed)
         _, _, whole_history = read_run(whole)
-        encoders = [(run / 'encoder.safetensors').read_bytes() for run in (killed, whole)]
+        weights = [load_file(run / 'encoder.safetensors') for run in (killed, whole)]
         results = json.loads((killed / 'results.json').read_text())
     losses = dict(killed=[row['loss'] for row in killed_history],
                   undisturbed=[row['loss'] for row in whole_history])
     write_json(HERE / 'killed.json', dict(
         command='python bench/killed.py', machine=describe_machine(torch.device('cpu')),
         killed_after=KILL_AT, resumed=[resumed['step'] for resumed in machine['resumed']],
-        same_encoder=encoders[0] == encoders[1], losses=losses,
+        same_encoder=same_tensors(*weights), losses=losses,
         seconds=whole_history[-1]['seconds'], results=results, log=log))
     print('\n'.join(log))
 
