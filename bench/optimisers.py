@@ -1,0 +1,83 @@
+"""LARS beside SGD and Adam: short runs of SimCLR at many learning rates, at a small and at a
+large batch, each judged by training images that were held out.
+
+    OMP_NUM_THREADS=1 python bench/optimisers.py    # some four hours of one core
+    OMP_NUM_THREADS=1 python bench/optimisers.py 'seed 0, N 256'    # what begins so
+
+SGD is LARS without its trust ratio, the same code; Adam is PyTorch's. All have the warmup, the
+cosine, the momentum (Adam: its betas) and the weight decay of the other runs. Needs CIFAR-10
+(simclr_data). What is finished is kept, in optimisers.json, and not done again.
+"""
+import math
+import sys
+from dataclasses import asdict, replace
+from itertools import product
+from pathlib import Path
+
+import torch
+
+from long_runs import accuracies, is_stored, keep_result, need_beginning, read_results
+from simclr_nb.cifar import cifar10
+from simclr_nb.core import describe_machine, keep_freed_memory
+from simclr_nb.data import sample
+from simclr_nb.runs import TrainConfig
+from simclr_nb.train import prepare, step_views, update
+
+RESULTS = Path(__file__).resolve().parent / 'optimisers.json'
+SETTINGS = TrainConfig(width=8, groups=8, weight_standardised=True, size=16, embed_size=32,
+                       temperature=.2, precision='float32', device='cpu',
+                       compile=False)
+BUDGETS = ((256, 16), (1024, 16), (1024, 64)) # batch and epochs: 304, 64 and 256 updates
+RATES = dict(LARS=(.1, .3, 1., 3., 10., 30.), # base rates
+             SGD=(.003, .01, .03, .1, .3, 1., 3., 10.),
+             Adam=(.0001, .0003, .001, .003, .01, .03))
+SEEDS = (0, 1, 2)
+
+
+def cells():
+    "(key, optimiser, settings), each seed whole before the next"
+    for seed, (batch, epochs) in product(SEEDS, BUDGETS):
+        for optimiser, rates in RATES.items():
+            for rate in rates:
+                yield (f'seed {seed}, N {batch}, {epochs} epochs, {optimiser}, rate {rate}',
+                       optimiser, replace(SETTINGS, seed=seed, batch=batch, epochs=epochs,
+                                          warmup_epochs=epochs / 10, lr=rate))
+
+
+def take_optimiser(training, name):
+    if name == 'SGD':
+        for group in training.optimiser.param_groups:
+            group['trust_coefficient'] = None
+    elif name == 'Adam':
+        training.optimiser = torch.optim.Adam(training.model.parameters(), lr=0.,
+                                              weight_decay=training.config.weight_decay)
+
+
+def figures_of(optimiser, config, train, held_out):
+    training = prepare(config, train)
+    take_optimiser(training, optimiser)
+    figures = dict(updates=training.total_steps, settings=asdict(config),
+                   on=describe_machine(torch.device('cpu')))
+    for step in range(training.total_steps):
+        row = update(training, step_views(training, step), step)
+        if not math.isfinite(row['loss'] + row['grad_norm']):
+            return figures | dict(failed_at=step)
+    encoder = training.model.encoder.eval()
+    return figures | accuracies(encoder, train, held_out, config.embed_size) | dict(
+        loss=row['loss'], chance=row['chance'])
+
+
+def main(words):
+    keep_freed_memory()
+    beginning = ''.join(words)
+    need_beginning(beginning, [key for key, _, _ in cells()])
+    train, held_out = sample('train'), cifar10('train')[-10_000:] # not in the sample
+    for key, optimiser, config in cells():
+        if key.startswith(beginning) and not is_stored(key, read_results(RESULTS), config):
+            figures = figures_of(optimiser, config, train, held_out)
+            print(key, figures.get('knn', 'failed'), figures.get('loss'), flush=True)
+            keep_result(RESULTS, [key], figures)
+
+
+if __name__ == '__main__':
+    main(sys.argv[1:])
