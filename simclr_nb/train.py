@@ -6,7 +6,7 @@
 __all__ = ['train_step', 'Training', 'prepare', 'step_views', 'update', 'noted_signals', 'pretrain', 'step_times', 'plot_history']
 
 # %% ../nbs/09_train.ipynb #imports
-import hashlib, math, signal, threading, time
+import hashlib, inspect, math, signal, threading, time
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.nn.utils import get_total_norm
 
+import simclr_nb
 from .accumulate import accumulate, is_out_of_memory, refuse_batch_norm
 from .augment import Views
 from .checkpoints import open_run, part_name, save_checkpoint, save_model
@@ -547,28 +548,48 @@ def _threads_of_run(config, folder, resume): # as set, or as the run began, or a
     finally:
         torch.set_num_threads(before)
 
-def _hash_of(model): # of all its weights
-    sums = hashlib.sha256()
-    for name, values in model.state_dict().items():
-        sums.update(name.encode())
-        sums.update(values.cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return sums.hexdigest()
-
-def _require_same_run(training, machine): # in all processes
-    if world()[1] == 1:
-        return
-    names = ('simclr_nb', 'commit', 'torch', 'threads', 'bf16_autocast', 'compiled', 'parts')
-    about = settings_to_dict(training.config) | {name: machine.get(name) for name in names}
-    about['images'] = machine['images_sha256'][:16]
-    about['weights of the model'] = _hash_of(training.model)[:16]
-    require_same(about)
-
 @contextmanager
 def _open_together(folder, config, machine, resume): # as open_run, in the first process
     with ExitStack() as stack:
         yield _of_first(
             lambda: stack.enter_context(open_run(folder, config, machine, resume)))
 
+
+# %% ../nbs/09_train.ipynb #same-in-all
+#| code-fold: true
+def _hash_of(tensors): # name -> tensor; 16 hexadecimal digits
+    sums = hashlib.sha256()
+    for name, values in tensors.items():
+        sums.update(name.encode())
+        sums.update(values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return sums.hexdigest()[:16]
+
+def _hash_of_code(own_parts): # of this package, and of own parts where it can be read
+    sums = hashlib.sha256()
+    for path in sorted(Path(simclr_nb.__file__).parent.glob('*.py')):
+        sums.update(path.read_bytes())
+    for part in own_parts:
+        named = part if hasattr(part, '__qualname__') else type(part)
+        try:
+            sums.update(inspect.getsource(named).encode())
+        except (OSError, TypeError): # nothing, or made where there is no file
+            sums.update(named.__name__.encode())
+    return sums.hexdigest()[:16]
+
+def _require_same_run(training, machine, *own_parts): # in all processes, before the first step
+    if world()[1] == 1:
+        return
+    names = ('simclr_nb', 'commit', 'torch', 'threads', 'bf16_autocast', 'compiled', 'parts')
+    about = settings_to_dict(training.config) | {name: machine.get(name) for name in names}
+    about['code'] = _hash_of_code(own_parts)
+    about['images'] = machine['images_sha256'][:16]
+    about['weights of the model'] = _hash_of(training.model.state_dict())
+    about['a view of an image'] = _hash_of(dict(view=step_views(training, 0)[:1]))
+    require_same(about)
+
+def _require_same_weights(training, step): # in all processes, after the last step of an epoch
+    if world()[1] > 1 and (step + 1) % training.steps_per_epoch == 0:
+        require_same({f'weights after step {step}': _hash_of(training.model.state_dict())})
 
 # %% ../nbs/09_train.ipynb #train-loop
 #| code-fold: show
@@ -579,6 +600,7 @@ def _train(record, start, bar, signals, folder, on_epoch, on_step): # the steps 
         record.unread.append(_start_update(training, views, step)) # exact gradient
         may_wait = _may_wait(training, step, on_epoch, on_step)
         _take_in(record, int(may_wait), bar, on_epoch, on_step)
+        _require_same_weights(training, step)
         stopping = list(_agreed(signals)) # a signal that comes from here on waits for a step
         if record.is_due(step, bool(stopping)):
             _take_in(record, 0, bar, on_epoch, on_step)
@@ -610,13 +632,13 @@ def pretrain(config:TrainConfig, # settings
 
     The processes that torchrun has started train together, with the same bits on CPUs of one
     kind: all call it with equal arguments; the first writes and calls `on_epoch` and `on_step`,
-    which must not change the model then. What fails in one process ends all, with what
-    `join_processes` and `together` raise."""
+    which must not change the model then. What fails in one process, or differs, ends all, with
+    what `join_processes`, `together` and `require_same` raise."""
     with join_processes(config.device), _threads_of_run(config, folder, resume):
         training = together(lambda: prepare(config, images, encoder, augment, loss))
         _settle_compile(training, folder, resume, progress)
         machine = _describe_run(training, images, folder, about, encoder, augment, loss)
-        _require_same_run(training, machine)
+        _require_same_run(training, machine, encoder, augment, loss)
         with (noted_signals(folder is not None) as signals,
               _open_together(folder, config, machine, resume) as (state, history)):
             start, seconds_before = _restore(training, state)
