@@ -184,7 +184,7 @@ def in_words(k, seen):
         elif kill.get('named'):
             how = 'named by torchrun'
         count = f"{kill['processes']} process{'es' if kill['processes'] > 1 else ''}"
-        parts.append(f"{count}: {kill['killed']} killed after {kill['after']} steps"
+        parts.append(f"{count}: process {kill['killed']} killed after {kill['after']} steps"
                      + (f', {how}' if kill['processes'] > 1 else ''))
     if seen['ended_by']:
         parts.append(f"{seen['ended_by']} to the end")

@@ -6,7 +6,7 @@ def ratio_cell(row): # a row of parts.json
 
 
 def contest_table(rows, contests='work', who='library', ratio='time / ours'):
-    """The rows of a part in Markdown: time or speed, and time / ours for each allocator
+    """The rows of a part in Markdown: time or rate, and time / ours for each allocator
 
     Above 1 the first of each contest, such as ours, is faster. In brackets is the range over
     the rounds."""
@@ -15,7 +15,7 @@ def contest_table(rows, contests='work', who='library', ratio='time / ours'):
         by_allocator = by_contest.setdefault((row['contest'], row['who']), {})
         by_allocator[row['allocator']] = row
     allocators = list(dict.fromkeys(row['allocator'] for row in rows))
-    head = [contests, who, 'speed']
+    head = [contests, who, 'time or rate']
     for allocator in allocators:
         head.append(ratio if allocator == 'default' else f'with {allocator}')
     lines = [head, ['---'] * len(head)]

@@ -171,7 +171,7 @@ def accumulate(model, # views -> z, a row each; z[i] must depend on views[i] alo
 def refuse_batch_norm(model:nn.Module, # encoder and head
                       micro_batch, # rows of views computed at a time; None: all
                       rows:int): # 2N, rows in the whole batch
-    """Returns None, unless the batch is cut and `model` has a BatchNorm that would see it whole
+    """Returns None, unless the batch is cut and `model` has a BatchNorm, which needs it whole
 
     Raises: `ValueError` then, with the name of the module."""
     if micro_batch is None or micro_batch >= rows:

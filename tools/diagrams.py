@@ -19,6 +19,7 @@ from simclr_nb.data import sample
 
 FOLDER = Path(__file__).resolve().parent.parent / 'nbs'
 ORANGE, BLUE, GREEN, GREY, PALE = '#D55E00', '#0072B2', '#009E73', '#5F6368', '#F1F3F4'
+LIGHT_BLUE = '#9CC4E4'
 
 
 # the pieces of a drawing
@@ -66,7 +67,7 @@ PIPELINE = 7., 3.5 # inches
 PLACES = dict(data=.55, augment=1.68, encoder=3.12, head=4.76, ntxent=6.4) # centres
 WORDS = dict(data='$N$ images', augment='$2N$ views', encoder='encoder $f$', head='head $g$',
              ntxent='loss')
-INSIDE = dict(encoder='ResNet\nwith\nGroup-\nNorm', head='two\nlinear\nlayers',
+INSIDE = dict(encoder='ResNet\nwith\nGroup-\nNorm', head='Linear,\nReLU,\nLinear',
               ntxent='NT-Xent:\npartners\nnear and\nothers\napart')
 ROWS = (2.35, 1.25) # of the two images
 HERE, ELSEWHERE = '#FFE3CF', PALE # faces of boxes
@@ -231,7 +232,7 @@ def comparisons(axes, x, y, title, parts, images=8):
             elif row % images == column % images:
                 colour = ORANGE
             elif same_part:
-                colour = '#9CC4E4'
+                colour = LIGHT_BLUE
             colours[row, column] = torch.tensor(to_rgb(colour))
     axes.imshow(colours, extent=(x, x + side, y, y + side), interpolation='nearest')
     for k in range(views + 1):
@@ -246,9 +247,10 @@ def similarities():
     for k, (title, parts) in enumerate((('whole batch, exact', 1), ('plain, 2 parts', 2),
                                         ('plain, 4 parts', 4))):
         comparisons(axes, .15 + 2.32 * k, .5, title, parts)
-    for x, words, colour in ((.15, 'itself: left out', GREY), (2.15, 'partner', ORANGE),
-                             (3.5, 'negative', BLUE), (5., 'never met', '#80868B')):
-        axes.text(x, .14, words, fontsize=13, color=colour)
+    for x, words, face in ((.15, 'itself: left out', GREY), (2.2, 'partner', ORANGE),
+                           (3.6, 'negative', LIGHT_BLUE), (5.15, 'never met', 'white')):
+        axes.add_patch(plt.Rectangle((x, .14), .2, .2, facecolor=face, edgecolor=GREY))
+        axes.text(x + .28, .15, words, fontsize=13)
     return figure
 
 
