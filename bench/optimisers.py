@@ -1,7 +1,7 @@
 """LARS beside SGD and Adam: short runs of SimCLR at many learning rates, at a small and at a
 large batch, each judged by training images that were held out.
 
-    OMP_NUM_THREADS=1 python bench/optimisers.py    # some four hours of one core
+    OMP_NUM_THREADS=1 python bench/optimisers.py    # an hour of one core
     OMP_NUM_THREADS=1 python bench/optimisers.py 'seed 0, N 256'    # what begins so
 
 SGD is LARS without its trust ratio, the same code; Adam is PyTorch's. All have the warmup, the
@@ -24,10 +24,10 @@ from simclr_nb.runs import TrainConfig
 from simclr_nb.train import prepare, step_views, update
 
 RESULTS = Path(__file__).resolve().parent / 'optimisers.json'
+BATCHES, EPOCHS = (256, 1024), 16 # 304 and 64 updates
 SETTINGS = TrainConfig(width=8, groups=8, weight_standardised=True, size=16, embed_size=32,
-                       temperature=.2, precision='float32', device='cpu',
-                       compile=False)
-BUDGETS = ((256, 16), (1024, 16), (1024, 64)) # batch and epochs: 304, 64 and 256 updates
+                       temperature=.2, epochs=EPOCHS, warmup_epochs=EPOCHS / 10,
+                       precision='float32', device='cpu', compile=False)
 RATES = dict(LARS=(.1, .3, 1., 3., 10., 30.), # base rates
              SGD=(.003, .01, .03, .1, .3, 1., 3., 10.),
              Adam=(.0001, .0003, .001, .003, .01, .03))
@@ -36,12 +36,11 @@ SEEDS = (0, 1, 2)
 
 def cells():
     "(key, optimiser, settings), each seed whole before the next"
-    for seed, (batch, epochs) in product(SEEDS, BUDGETS):
+    for seed, batch in product(SEEDS, BATCHES):
         for optimiser, rates in RATES.items():
             for rate in rates:
-                yield (f'seed {seed}, N {batch}, {epochs} epochs, {optimiser}, rate {rate}',
-                       optimiser, replace(SETTINGS, seed=seed, batch=batch, epochs=epochs,
-                                          warmup_epochs=epochs / 10, lr=rate))
+                yield (f'seed {seed}, N {batch}, {EPOCHS} epochs, {optimiser}, rate {rate}',
+                       optimiser, replace(SETTINGS, seed=seed, batch=batch, lr=rate))
 
 
 def take_optimiser(training, name):
