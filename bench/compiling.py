@@ -49,7 +49,8 @@ def precisions():
 
 def rows():
     "name -> width, precision, order_kept, views"
-    wanted = [(width, precision, False, VIEWS) for width in WIDTHS for precision in precisions()]
+    wanted = [(width, precision, False, VIEWS) for width in WIDTHS
+              for precision in precisions()]
     wanted += [(width, precision, True, VIEWS) for width in ALSO_ORDER_KEPT
                for precision in precisions()]
     wanted += [(16, precision, True, views) for views in OTHER_VIEWS

@@ -55,7 +55,8 @@ def logged_runs(folder):
 
 
 def same_tensors(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    return (one.keys() == other.keys()
+            and all(torch.equal(one[name], other[name]) for name in one))
 
 
 def main():

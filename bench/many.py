@@ -28,6 +28,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from simclr_nb.augment import SimCLRAugment
 from simclr_nb.core import describe_machine, write_json
 from simclr_nb.data import sample
 from simclr_nb.distributed import join_processes, world
@@ -54,8 +55,12 @@ def work(folder):
              progress=False)
 
 
+def zero_stem(row, model): # called in the first process only
+    model.encoder.conv1.weight.data.zero_()
+
+
 def disagree():
-    "Processes that do not agree: prints what each is told; nothing is written"
+    "Processes that do not agree: prints what each is told, and whether anything was written"
     images = sample('train')[:IMAGES]
     with join_processes('cpu'), tempfile.TemporaryDirectory() as parent:
         rank, lines = world()[0], []
@@ -67,7 +72,9 @@ def disagree():
             'weights': (RUN, images, dict(encoder=resnet_tiny(width=8, groups=4))),
             'micro_batch': (replace(RUN, micro_batch=None), images, {}),
             'all rows': (replace(RUN, micro_batch=64), images, {}),
-            'BatchNorm': (replace(RUN, norm='batch'), images, {})}
+            'BatchNorm': (replace(RUN, norm='batch'), images, {}),
+            'augmentation': (RUN, images, dict(augment=SimCLRAugment(RUN.size, .1 + rank))),
+            'callback': (RUN, images, dict(on_step=zero_stem))} # that changes the model
         for name, (config, own_images, parts) in wrong.items():
             folder = Path(parent) / name
             try:

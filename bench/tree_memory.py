@@ -1,5 +1,5 @@
-"""How much memory the gradients of micro-batches take while they are added, by the tree and by a
-running sum, in one process.
+"""How much memory the gradients of micro-batches take while they are added, by the tree and by
+a running sum, in one process.
 
     OMP_NUM_THREADS=1 python bench/tree_memory.py    # two minutes; writes tree_memory.json
 

@@ -587,8 +587,8 @@ def _require_same_run(training, machine, *own_parts): # in all processes, before
     about['a view of an image'] = _hash_of(dict(view=step_views(training, 0)[:1]))
     require_same(about)
 
-def _require_same_weights(training, step): # in all processes, after the last step of an epoch
-    if world()[1] > 1 and (step + 1) % training.steps_per_epoch == 0:
+def _require_same_weights(training, step): # in all processes
+    if world()[1] > 1:
         require_same({f'weights after step {step}': _hash_of(training.model.state_dict())})
 
 # %% ../nbs/09_train.ipynb #train-loop
@@ -600,9 +600,11 @@ def _train(record, start, bar, signals, folder, on_epoch, on_step): # the steps 
         record.unread.append(_start_update(training, views, step)) # exact gradient
         may_wait = _may_wait(training, step, on_epoch, on_step)
         _take_in(record, int(may_wait), bar, on_epoch, on_step)
-        _require_same_weights(training, step)
         stopping = list(_agreed(signals)) # a signal that comes from here on waits for a step
-        if record.is_due(step, bool(stopping)):
+        is_due = largest(int(record.is_due(step, bool(stopping)))) # in the first process
+        if is_due or (step + 1) % training.steps_per_epoch == 0:
+            _require_same_weights(training, step)
+        if is_due and record.files:
             _take_in(record, 0, bar, on_epoch, on_step)
             record.checkpoint(record.history[-1])
         if step + 1 < training.total_steps: # after the last one the model is saved
