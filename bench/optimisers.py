@@ -1,12 +1,14 @@
 """LARS beside SGD and Adam: short runs of SimCLR at many learning rates, at a small and at a
 large batch, each judged by training images that were held out.
 
-    OMP_NUM_THREADS=1 python bench/optimisers.py    # an hour of one core
+    OMP_NUM_THREADS=1 python bench/optimisers.py    # an hour and a half of one core
     OMP_NUM_THREADS=1 python bench/optimisers.py 'seed 0, N 256'    # what begins so
+    OMP_NUM_THREADS=1 python bench/optimisers.py best 3 4 5 6 7    # the best rates, other seeds
 
-SGD is LARS without its trust ratio, the same code; Adam is PyTorch's. All have the warmup, the
-cosine, the momentum (Adam: its betas) and the weight decay of the other runs. Needs CIFAR-10
-(simclr_data). What is finished is kept, in optimisers.json, and not done again.
+SGD is LARS without its trust ratio, the same code; Adam is PyTorch's. "LARS, two rates" has a
+rate of its own, PLAIN, for biases and norms, which LARS does not adapt. All have the warmup,
+the cosine, the momentum (Adam: its betas) and the weight decay of the other runs. Needs
+CIFAR-10 (simclr_data). What is finished is kept, in optimisers.json, and not done again.
 """
 import math
 import sys
@@ -30,17 +32,37 @@ SETTINGS = TrainConfig(width=8, groups=8, weight_standardised=True, size=16, emb
                        precision='float32', device='cpu', compile=False)
 RATES = dict(LARS=(.1, .3, 1., 3., 10., 30.), # base rates
              SGD=(.003, .01, .03, .1, .3, 1., 3., 10.),
-             Adam=(.0001, .0003, .001, .003, .01, .03))
+             Adam=(.0001, .0003, .001, .003, .01, .03),
+             two=(.3, 1., 3., 10.))
+NAMES = dict(two='LARS with two rates') # in keys
+PLAIN = .03 # base rate of biases and norms there
 SEEDS = (0, 1, 2)
 
 
+def cell(seed, batch, optimiser, rate):
+    "(key, optimiser, settings) of a run"
+    config = replace(SETTINGS, seed=seed, batch=batch, lr=rate)
+    if optimiser == 'two': # a schedule sets one rate for all, so the ratio takes the difference
+        config = replace(config, lr=PLAIN, trust_coefficient=1e-3 * rate / PLAIN)
+    name = NAMES.get(optimiser, optimiser)
+    return f'seed {seed}, N {batch}, {EPOCHS} epochs, {name}, rate {rate}', optimiser, config
+
+
 def cells():
-    "(key, optimiser, settings), each seed whole before the next"
-    for seed, batch in product(SEEDS, BATCHES):
-        for optimiser, rates in RATES.items():
-            for rate in rates:
-                yield (f'seed {seed}, N {batch}, {EPOCHS} epochs, {optimiser}, rate {rate}',
-                       optimiser, replace(SETTINGS, seed=seed, batch=batch, lr=rate))
+    "Those that choose the rates, each seed whole before the next"
+    return [cell(seed, batch, optimiser, rate) for seed, batch in product(SEEDS, BATCHES)
+            for optimiser, rates in RATES.items() for rate in rates]
+
+
+def best_cells(seeds):
+    "Every optimiser at the rate that is best for kNN by the mean over SEEDS, with other seeds"
+    stored, chosen = read_results(RESULTS), []
+    for batch, (optimiser, rates) in product(BATCHES, RATES.items()):
+        def mean_of(rate):
+            keys = [cell(seed, batch, optimiser, rate)[0] for seed in SEEDS]
+            return sum(stored[key]['knn'] for key in keys) / len(keys)
+        chosen.append((batch, optimiser, max(rates, key=mean_of)))
+    return [cell(seed, *each) for seed in seeds for each in chosen]
 
 
 def take_optimiser(training, name):
@@ -68,11 +90,15 @@ def figures_of(optimiser, config, train, held_out):
 
 def main(words):
     keep_freed_memory()
-    beginning = ''.join(words)
-    need_beginning(beginning, [key for key, _, _ in cells()])
+    if words[:1] == ['best']:
+        wanted = best_cells([int(seed) for seed in words[1:]])
+    else:
+        beginning = ''.join(words)
+        need_beginning(beginning, [key for key, _, _ in cells()])
+        wanted = [each for each in cells() if each[0].startswith(beginning)]
     train, held_out = sample('train'), cifar10('train')[-10_000:] # not in the sample
-    for key, optimiser, config in cells():
-        if key.startswith(beginning) and not is_stored(key, read_results(RESULTS), config):
+    for key, optimiser, config in wanted:
+        if not is_stored(key, read_results(RESULTS), config):
             figures = figures_of(optimiser, config, train, held_out)
             print(key, figures.get('knn', 'failed'), figures.get('loss'), flush=True)
             keep_result(RESULTS, [key], figures)
