@@ -23,6 +23,7 @@ import tempfile
 import textwrap
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -32,6 +33,7 @@ from simclr_nb.augment import SimCLRAugment
 from simclr_nb.core import describe_machine, write_json
 from simclr_nb.data import sample
 from simclr_nb.distributed import join_processes, world
+from simclr_nb.ntxent import nt_xent
 from simclr_nb.resnet import resnet_tiny
 from simclr_nb.runs import RunFiles, TrainConfig, read_run
 from simclr_nb.train import pretrain
@@ -73,7 +75,9 @@ def disagree():
             'micro_batch': (replace(RUN, micro_batch=None), images, {}),
             'all rows': (replace(RUN, micro_batch=64), images, {}),
             'BatchNorm': (replace(RUN, norm='batch'), images, {}),
-            'augmentation': (RUN, images, dict(augment=SimCLRAugment(RUN.size, .1 + rank))),
+            'augmentation': (RUN, images, dict(augment=SimCLRAugment(RUN.size, grey=.2 + rank / 2))),
+            'loss': (RUN, images, dict(loss=partial(nt_xent, temperature=.1 + rank))),
+            'compile': (replace(RUN, compile='auto' if rank else False), images, {}),
             'callback': (RUN, images, dict(on_step=zero_stem))} # that changes the model
         for name, (config, own_images, parts) in wrong.items():
             folder = Path(parent) / name

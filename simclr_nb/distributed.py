@@ -441,17 +441,19 @@ def from_first(value): # of process 0, of any kind; elsewhere it does not matter
     dist.broadcast_object_list(box, src=0)
     return box[0]
 
-def require_same(about:dict): # name -> value, with the same names everywhere
+def require_same(about:dict): # name -> value; a name that is missing has the value None
     "Raises: `ValueError` in all processes, with the name and the process, for what differs"
     if world()[1] == 1:
         return
     everybody = [None] * world()[1]
     dist.all_gather_object(everybody, about)
-    for name, wanted in everybody[0].items():
+    names = dict.fromkeys(name for found in everybody for name in found)
+    for name in names:
+        wanted = everybody[0].get(name)
         for rank, found in enumerate(everybody):
-            require(found[name] == wanted, name,
+            require(found.get(name) == wanted, name,
                     f'be the same in all processes, {wanted!r} as in process 0',
-                    f'{found[name]!r} in process {rank}')
+                    f'{found.get(name)!r} in process {rank}')
 
 # %% ../nbs/07_distributed.ipynb #check-parts
 def _is_importable(function): # in other processes

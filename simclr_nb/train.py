@@ -538,8 +538,9 @@ def _of_first(compute): # what it gives in the first process, which alone calls 
 def _threads_of_run(config, folder, resume): # as set, or as the run began, or as they are
     before = torch.get_num_threads()
     wanted = config.threads
-    if wanted is None and resume and folder and Path(folder).exists():
-        wanted = read_run(folder)[1].get('threads')
+    exists = resume and _of_first(lambda: folder is not None and Path(folder).exists())
+    if wanted is None and exists:
+        wanted = _of_first(lambda: read_run(folder)[1].get('threads'))
         if wanted not in (None, before):
             _log_once(f'threads: {wanted}, as the run began, not {before}')
     torch.set_num_threads(wanted or before)
@@ -557,11 +558,12 @@ def _open_together(folder, config, machine, resume): # as open_run, in the first
 
 # %% ../nbs/09_train.ipynb #same-in-all
 #| code-fold: true
-def _hash_of(tensors): # name -> tensor; 16 hexadecimal digits
+def _hash_of(*tensors): # 16 hexadecimal digits
     sums = hashlib.sha256()
-    for name, values in tensors.items():
-        sums.update(name.encode())
-        sums.update(values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    for values in tensors:
+        values = torch.as_tensor(values).detach().cpu().contiguous()
+        sums.update(repr(tuple(values.shape)).encode())
+        sums.update(values.flatten().view(torch.uint8).numpy())
     return sums.hexdigest()[:16]
 
 def _hash_of_code(own_parts): # of this package, and of own parts where it can be read
@@ -576,20 +578,54 @@ def _hash_of_code(own_parts): # of this package, and of own parts where it can b
             sums.update(named.__name__.encode())
     return sums.hexdigest()[:16]
 
-def _require_same_run(training, machine, *own_parts): # in all processes, before the first step
+def _embeddings(training): # of two views of noise, which none of the run's draws decides
+    config, model = training.config, training.model
+    noise = torch.rand(2, 3, config.size, config.size,
+                       generator=generator(config.seed, 'same in all'))
+    model.eval()
+    with torch.no_grad():
+        z = model(noise.to(training.images.device)).cpu()
+    model.train()
+    return z
+
+def _model_in_words(training): # name -> what must be the same in all processes
+    model = training.model
+    trained = [f'{name} {tuple(p.shape)}' for name, p in model.named_parameters()
+               if p.requires_grad]
+    about = {'trained weights': ', '.join(trained)}
+    about |= {name: _hash_of(p) for name, p in model.named_parameters()}
+    if training.images.device.type == 'cpu': # a GPU may round differently the second time
+        about['what the model gives'] = _hash_of(_embeddings(training))
+    return about
+
+# %% ../nbs/09_train.ipynb #require-same-run
+#| code-fold: true
+def _require_same_settings(config, folder, resume, own_parts): # before all other exchanges
     if world()[1] == 1:
         return
-    names = ('simclr_nb', 'commit', 'torch', 'threads', 'bf16_autocast', 'compiled', 'parts')
-    about = settings_to_dict(training.config) | {name: machine.get(name) for name in names}
-    about['code'] = _hash_of_code(own_parts)
-    about['images'] = machine['images_sha256'][:16]
-    about['weights of the model'] = _hash_of(training.model.state_dict())
-    about['a view of an image'] = _hash_of(dict(view=step_views(training, 0)[:1]))
-    require_same(about)
+    about = {'code': _hash_of_code(own_parts), 'torch': torch.__version__,
+             'instructions of the CPU': torch.backends.cpu.get_cpu_capability(),
+             'a folder': folder is not None, 'resume': resume}
+    require_same(about | settings_to_dict(config))
 
-def _require_same_weights(training, step): # in all processes
+def _run_in_words(training, machine): # name -> what must be the same before the first step
+    names = ('threads', 'bf16_autocast', 'compiled', 'parts', 'images_sha256')
+    about = {name: machine.get(name) for name in names}
+    views = step_views(training, 0)[:64]
+    about |= {'views': _hash_of(views)} | _model_in_words(training)
+    if training.loss is not None and views.device.type == 'cpu':
+        z = torch.randn(2 * training.config.batch, _embeddings(training).shape[1],
+                        generator=generator(training.config.seed, 'loss'))
+        about['loss of the same embeddings'] = _hash_of(training.loss(z))
+    return about
+
+def _require_same_run(training, machine): # in all processes
     if world()[1] > 1:
-        require_same({f'weights after step {step}': _hash_of(training.model.state_dict())})
+        require_same(together(lambda: _run_in_words(training, machine)))
+
+def _require_same_model(training): # in all processes
+    if world()[1] > 1:
+        require_same(together(lambda: _model_in_words(training)))
 
 # %% ../nbs/09_train.ipynb #train-loop
 #| code-fold: show
@@ -603,7 +639,7 @@ def _train(record, start, bar, signals, folder, on_epoch, on_step): # the steps 
         stopping = list(_agreed(signals)) # a signal that comes from here on waits for a step
         is_due = largest(int(record.is_due(step, bool(stopping)))) # in the first process
         if is_due or (step + 1) % training.steps_per_epoch == 0:
-            _require_same_weights(training, step)
+            _require_same_model(training)
         if is_due and record.files:
             _take_in(record, 0, bar, on_epoch, on_step)
             record.checkpoint(record.history[-1])
@@ -636,14 +672,19 @@ def pretrain(config:TrainConfig, # settings
     kind: all call it with equal arguments; the first writes and calls `on_epoch` and `on_step`,
     which must not change the model then. What fails in one process, or differs, ends all, with
     what `join_processes`, `together` and `require_same` raise."""
-    with join_processes(config.device), _threads_of_run(config, folder, resume):
+    own_parts = (encoder, augment, loss)
+    with ExitStack() as stack:
+        stack.enter_context(join_processes(config.device))
+        _require_same_settings(config, folder, resume, own_parts)
+        stack.enter_context(_threads_of_run(config, folder, resume))
         training = together(lambda: prepare(config, images, encoder, augment, loss))
         _settle_compile(training, folder, resume, progress)
-        machine = _describe_run(training, images, folder, about, encoder, augment, loss)
-        _require_same_run(training, machine, encoder, augment, loss)
+        machine = _describe_run(training, images, folder, about, *own_parts)
+        _require_same_run(training, machine)
         with (noted_signals(folder is not None) as signals,
               _open_together(folder, config, machine, resume) as (state, history)):
             start, seconds_before = _restore(training, state)
+            _require_same_model(training)
             first = world()[0] == 0
             record = _Record(training, folder if first else None, machine, history,
                              seconds_before)
