@@ -7,7 +7,7 @@ and its head, by width and precision, plain and compiled, and what the start cos
 
 Every round is a process of its own, in which plain and compiled take turns. The first round of
 a row begins without any kernels, the others find them in a cache, as a second run does. Rows
-that are stored for this processor are not measured again.
+that are stored for this processor are not measured again; `parts` always are.
 """
 import json
 import os
@@ -73,27 +73,26 @@ def make_pass(width, precision, count):
 
 
 def operations(model, views, context):
-    "name -> seconds that an operation takes in a pass, without those that it calls"
+    "name -> seconds in a pass, in the operation alone and with those that it calls"
     for _ in range(3): # to warm up
         seconds_of_pass(model, views, context)
     with profile() as seen:
         for _ in range(PASSES):
             seconds_of_pass(model, views, context)
-    return {event.key: event.self_cpu_time_total / 1e6 / PASSES
-            for event in seen.key_averages()}
+    return {event.key: (event.self_cpu_time_total / 1e6 / PASSES,
+                        event.cpu_time_total / 1e6 / PASSES) for event in seen.key_averages()}
 
 
 def parts(width, precision, count): # in a process of its own
-    "Seconds of a pass in convolutions, compiled regions and all, plain and compiled"
+    "Seconds of a pass in convolutions and in all, plain and compiled"
     model, views, context = make_pass(width, precision, count)
     found = {}
     for way, call in (('plain', model), ('compiled', compile_model(model))):
         taken = operations(call, views, context)
         found[way] = dict(
-            convolutions=sum(seconds for name, seconds in taken.items()
-                             if 'convolution' in name),
-            regions=sum(seconds for name, seconds in taken.items() if 'FxGraph' in name),
-            all=sum(taken.values()))
+            convolutions=sum(taken[f'aten::{name}'][1] # with what they copy and arrange
+                             for name in ('convolution', 'convolution_backward')),
+            all=sum(alone for alone, _ in taken.values()))
     return found
 
 
@@ -108,7 +107,8 @@ def in_process(option, cache, width, precision, order_kept, views):
         env['TORCHINDUCTOR_LAYOUT_OPTIMIZATION'] = '0'
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f'width {width}, {precision} failed: {done.stderr.strip()[-800:]}')
+        name = row_name(width, precision, order_kept, views)
+        raise RuntimeError(f'{name} failed: {done.stderr.strip()[-800:]}')
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 

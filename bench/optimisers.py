@@ -7,8 +7,8 @@ large batch, each judged by training images that were held out.
 
 SGD is LARS without its trust ratio, the same code; Adam is PyTorch's. "LARS, two rates" has a
 rate of its own, PLAIN, for biases and norms, which LARS does not adapt. All have the warmup,
-the cosine, the momentum (Adam: its betas) and the weight decay of the other runs. Needs
-CIFAR-10 (simclr_data). What is finished is kept, in optimisers.json, and not done again.
+the cosine, the momentum (Adam: its betas) and the weight decay of the other runs (Adam: on
+biases and norms, too). Needs CIFAR-10 (simclr_data). What is finished is kept, in optimisers.json, and not done again.
 """
 import math
 import sys
@@ -93,7 +93,7 @@ def main(words):
     if words[:1] == ['best']:
         wanted = best_cells([int(seed) for seed in words[1:]])
     else:
-        beginning = ''.join(words)
+        beginning = ' '.join(words)
         need_beginning(beginning, [key for key, _, _ in cells()])
         wanted = [each for each in cells() if each[0].startswith(beginning)]
     train, held_out = sample('train'), cifar10('train')[-10_000:] # not in the sample

@@ -238,10 +238,10 @@ def prepare(config:TrainConfig, # settings
     """Model, optimiser and images of a run on its device, before the first step
 
     An augmentation of your own has `draw(n, generator, hw)`, which gives a table of random
-    numbers on the CPU, a row per view, that slices index, and `apply(images, table)`, which
-    turns uint8 images and their rows into float views and draws nothing: with micro-batches it
-    runs twice on the same rows. It is given rows of the table on the images' device if the
-    table is a tensor. A loss has no weights.
+    numbers on the CPU, from that generator alone, a row per view, that slices index, and
+    `apply(images, table)`, which turns uint8 images and their rows into float views and draws
+    nothing: with micro-batches it runs twice on the same rows. It is given rows of the table on
+    the images' device if the table is a tensor. A loss has no weights.
 
     Raises: `TypeError` or `ValueError` for what does not fit together."""
     _check_images(config, images)
@@ -666,7 +666,8 @@ def pretrain(config:TrainConfig, # settings
     `FileExistsError`, `FileNotFoundError` or `BlockingIOError` for a folder that is there, is
     not, or is in use; later `FloatingPointError` if loss, gradient or weights are not finite
     (on CUDA a step late), `OSError` if the disk is full, `KeyboardInterrupt` after SIGINT or
-    SIGTERM, with a checkpoint. Without a folder neither signals nor weights are looked at.
+    SIGTERM, with a checkpoint. Without a folder no signal is noted, and nobody looks whether
+    the weights are finite.
 
     The processes that torchrun has started train together, with the same bits on CPUs of one
     kind: all call it with equal arguments; the first writes and calls `on_epoch` and `on_step`,
