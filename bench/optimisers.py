@@ -33,7 +33,7 @@ SETTINGS = TrainConfig(width=8, groups=8, weight_standardised=True, size=16, emb
 RATES = dict(LARS=(.1, .3, 1., 3., 10., 30.), # base rates
              SGD=(.003, .01, .03, .1, .3, 1., 3., 10.),
              Adam=(.0001, .0003, .001, .003, .01, .03),
-             two=(.3, 1., 3., 10.))
+             two=(.3, 1., 3., 10., 30.))
 NAMES = dict(two='LARS with two rates') # in keys
 PLAIN = .03 # base rate of biases and norms there
 SEEDS = (0, 1, 2)
