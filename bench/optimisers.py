@@ -3,7 +3,7 @@ large batch, each judged by training images that were held out.
 
     OMP_NUM_THREADS=1 python bench/optimisers.py    # an hour and a half of one core
     OMP_NUM_THREADS=1 python bench/optimisers.py 'seed 0, N 256'    # what begins so
-    OMP_NUM_THREADS=1 python bench/optimisers.py best 3 4 5 6 7    # the best rates, other seeds
+    OMP_NUM_THREADS=1 python bench/optimisers.py best 3 4 5 6    # the best rates, other seeds
 
 SGD is LARS without its trust ratio, the same code; Adam is PyTorch's. "LARS, two rates" has a
 rate of its own, PLAIN, for biases and norms, which LARS does not adapt. All have the warmup,
