@@ -75,7 +75,8 @@ def disagree():
             'micro_batch': (replace(RUN, micro_batch=None), images, {}),
             'all rows': (replace(RUN, micro_batch=64), images, {}),
             'BatchNorm': (replace(RUN, norm='batch'), images, {}),
-            'augmentation': (RUN, images, dict(augment=SimCLRAugment(RUN.size, grey=.2 + rank / 2))),
+            'augmentation': (RUN, images,
+                             dict(augment=SimCLRAugment(RUN.size, grey=.2 + rank / 2))),
             'loss': (RUN, images, dict(loss=partial(nt_xent, temperature=.1 + rank))),
             'compile': (replace(RUN, compile='auto' if rank else False), images, {}),
             'callback': (RUN, images, dict(on_step=zero_stem))} # that changes the model

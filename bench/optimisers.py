@@ -8,7 +8,8 @@ large batch, each judged by training images that were held out.
 SGD is LARS without its trust ratio, the same code; Adam is PyTorch's. "LARS, two rates" has a
 rate of its own, PLAIN, for biases and norms, which LARS does not adapt. All have the warmup,
 the cosine, the momentum (Adam: its betas) and the weight decay of the other runs (Adam: on
-biases and norms, too). Needs CIFAR-10 (simclr_data). What is finished is kept, in optimisers.json, and not done again.
+biases and norms, too). Needs CIFAR-10 (simclr_data). What is finished is kept, in
+optimisers.json, and not done again.
 """
 import math
 import sys

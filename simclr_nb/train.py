@@ -426,13 +426,15 @@ def _describe_run(training, images, folder, about, *own_parts): # the content of
     return (about or {}) | machine
 
 def _restore(training, state): # a checkpoint's or None; -> steps done, seconds they took
-    if state is None:
-        return 0, 0.
-    training.model.load_state_dict(state['model'])
-    training.optimiser.load_state_dict(state['optimiser'])
-    training.bf16 = state['bf16']
-    training.micro_batch = state['micro_batch'] # as asked anew, else what fitted into memory
-    return state['step'], state['seconds']
+    done, seconds = 0, 0.
+    if state is not None:
+        training.model.load_state_dict(state['model'])
+        training.optimiser.load_state_dict(state['optimiser'])
+        training.bf16 = state['bf16']
+        training.micro_batch = state['micro_batch'] # as asked anew, else what fitted
+        done, seconds = state['step'], state['seconds']
+    _require_same_model(training)
+    return done, seconds
 
 # %% ../nbs/09_train.ipynb #checked-metrics
 #| code-fold: true
@@ -627,6 +629,23 @@ def _require_same_model(training): # in all processes
     if world()[1] > 1:
         require_same(together(lambda: _model_in_words(training)))
 
+# %% ../nbs/09_train.ipynb #joined
+#| code-fold: true
+@contextmanager
+def _joined(config, folder, resume, own_parts): # processes that agree, with the run's threads
+    with join_processes(config.device):
+        _require_same_settings(config, folder, resume, own_parts)
+        with _threads_of_run(config, folder, resume):
+            yield
+
+def _prepare_together(config, images, folder, resume, progress, about, own_parts):
+    # -> Training, the content of machine.json
+    training = together(lambda: prepare(config, images, *own_parts))
+    _settle_compile(training, folder, resume, progress)
+    machine = _describe_run(training, images, folder, about, *own_parts)
+    _require_same_run(training, machine)
+    return training, machine
+
 # %% ../nbs/09_train.ipynb #train-loop
 #| code-fold: show
 def _train(record, start, bar, signals, folder, on_epoch, on_step): # the steps from `start` on
@@ -674,18 +693,12 @@ def pretrain(config:TrainConfig, # settings
     which must not change the model then. What fails in one process, or differs, ends all, with
     what `join_processes`, `together` and `require_same` raise."""
     own_parts = (encoder, augment, loss)
-    with ExitStack() as stack:
-        stack.enter_context(join_processes(config.device))
-        _require_same_settings(config, folder, resume, own_parts)
-        stack.enter_context(_threads_of_run(config, folder, resume))
-        training = together(lambda: prepare(config, images, encoder, augment, loss))
-        _settle_compile(training, folder, resume, progress)
-        machine = _describe_run(training, images, folder, about, *own_parts)
-        _require_same_run(training, machine)
+    with _joined(config, folder, resume, own_parts):
+        training, machine = _prepare_together(config, images, folder, resume, progress, about,
+                                              own_parts)
         with (noted_signals(folder is not None) as signals,
               _open_together(folder, config, machine, resume) as (state, history)):
             start, seconds_before = _restore(training, state)
-            _require_same_model(training)
             first = world()[0] == 0
             record = _Record(training, folder if first else None, machine, history,
                              seconds_before)
