@@ -7,7 +7,7 @@ __all__ = ['FEWEST_PASSES', 'SHORTEST_RUN', 'compile_model', 'seconds_of_pass', 
            'choose_compiled']
 
 # %% ../nbs/08b_compiling.ipynb #imports
-import copy, hashlib, json, math, os, statistics, time
+import copy, hashlib, json, logging, math, os, statistics, time
 from contextlib import nullcontext
 
 import torch
@@ -24,6 +24,8 @@ def compile_model(model): # a module or a function
     Weights are shared with `model`. It is the first call that raises PyTorch's errors, such as
     for a lack of a C++ compiler."""
     os.environ.setdefault('TORCHINDUCTOR_CACHE_DIR', str(cache_folder() / 'kernels'))
+    if not torch.cuda.is_available(): # PyTorch would warn that there is none
+        logging.getLogger('torch.utils.cpp_extension').setLevel(logging.ERROR)
     return torch.compile(model, dynamic=False)
 
 # %% ../nbs/08b_compiling.ipynb #measure
