@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['NARROWEST', 'CIFAR10_CLASSES', 'ImageSet', 'row_numbers', 'show_image', 'show_images', 'kept_resolution',
            'image_folder', 'picture_names', 'check_pictures_kept', 'folder_labels', 'to_rgb', 'square_pixels',
-           'read_picture', 'check_picture_size', 'quiet_bombs', 'why_unreadable', 'from_dataset', 'hold_out', 'sample',
-           'check_split']
+           'read_picture', 'check_picture_size', 'quiet_bombs', 'why_unreadable', 'from_dataset', 'image_and_label',
+           'to_bytes', 'check_label', 'hold_out', 'sample', 'check_split']
 
 # %% ../nbs/01_data.ipynb #imports
 import csv, hashlib, io, os, warnings
@@ -497,25 +497,30 @@ def from_dataset(ds # has a length and indices; items are an image or (image, la
     _check_dataset(ds)
     images, labels = [], []
     for k in range(len(ds)):
-        image, label = _image_and_label(ds[k])
-        images.append(_to_bytes(image, k))
+        image, label = image_and_label(ds[k])
+        images.append(to_bytes(image, k))
         labels.append(label)
         _check_one_size(images[0], images[k], k)
     if all(label is None for label in labels):
         return ImageSet(torch.stack(images))
     for k, label in enumerate(labels):
-        _check_label(label, k)
+        check_label(label, k)
     labels = [int(label) for label in labels]
     return ImageSet(torch.stack(images), labels, getattr(ds, 'classes', None))
 
 # %% ../nbs/01_data.ipynb #from-dataset-steps
-def _image_and_label(item): # an item of a dataset; the label is None where there is none
+def image_and_label(item): # of a dataset: an image, or (image, label, ..)
+    "The image, and its label or None"
     if not isinstance(item, (tuple, list)):
         return item, None
     return item[0], item[1] if len(item) > 1 else None
 
 # %% ../nbs/01_data.ipynb #to-bytes
-def _to_bytes(image, k): # PIL image or tensor, item k of its dataset -> uint8 (3, H, W)
+def to_bytes(image, # a PIL image, or a tensor (3, H, W), (1, H, W) or (H, W)
+             k:int): # which item of its dataset it is, for the message
+    """The image as a tensor uint8 (3, H, W)
+
+    Raises: `TypeError` or `ValueError` for another kind of image."""
     if isinstance(image, Image.Image):
         rgb, _ = to_rgb(image)
         return torch.from_numpy(np.asarray(rgb).transpose(2, 0, 1).copy())
@@ -526,7 +531,11 @@ def _to_bytes(image, k): # PIL image or tensor, item k of its dataset -> uint8 (
 
 # %% ../nbs/01_data.ipynb #check-dataset
 #| code-fold: true
-def _check_label(label, k):
+def check_label(label, # what came
+                k:int): # with which item
+    """Returns None if `label` is a whole number
+
+    Raises: `TypeError` otherwise."""
     is_whole = isinstance(label, (int, np.integer))
     if isinstance(label, torch.Tensor):
         is_whole = label.ndim == 0 and not label.is_floating_point()
