@@ -31,7 +31,7 @@ class ImageSet:
     Raises: `TypeError` or `ValueError` if these do not fit together."""
     def __init__(self,
                  images, # uint8 (M, 3, H, W), a tensor or the StoredImages of 01b_store
-                 labels=None, # M class indices, a tensor or sequence, kept as int64; -1: unknown
+                 labels=None, # M class indices, tensor or sequence, kept as int64; -1: unknown
                  classes=None, # the name of each class; needs labels
                  names=None): # M file names
         _check_images(images)
@@ -319,6 +319,8 @@ def picture_names(path): # a folder
                 names.append((place / file).relative_to(folder))
     return [str(name) for name in sorted(names)]
 
+# %% ../nbs/01_data.ipynb #read-pictures
+#| code-fold: show
 def _read_pictures(folder, names, resolution, square): # -> pixels, which names, remarks
     def attempt(name):
         try:
@@ -420,6 +422,7 @@ def to_rgb(picture): # any PIL image
         picture = Image.alpha_composite(white, picture)
     return picture.convert('RGB'), remark
 
+# %% ../nbs/01_data.ipynb #square-pixels
 def square_pixels(picture, # a PIL image, which may not be decoded yet
                   resolution:int, # height and width of the result
                   square:str='crop'): # crop: the central square; pad: all, edges mirrored

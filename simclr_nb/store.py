@@ -471,8 +471,8 @@ def _sha256_of_pixels(part, shape, checksums): # as ImageSet.sha256 takes it
         for row, checksum in enumerate(checksums.tolist()):
             pixels = file.read(3 * shape[2] * shape[3])
             if zlib.crc32(pixels) != checksum:
-                raise ValueError(f'picture {row} was not written as it was decoded: the disk is '
-                                 f'at fault; remove {part.folder} and begin anew')
+                raise ValueError(f'picture {row} was not written as it was decoded, by a fault '
+                                 f'of the disk; remove {part.folder} and begin anew')
             digest.update(pixels)
     return digest.hexdigest()
 
@@ -504,7 +504,7 @@ def _finish(part, source, plan, tensors): # write what stands behind and before 
 # %% ../nbs/01b_store.ipynb #near-duplicates
 _MAX_STEPS = 1000 # of a hash among those that share a piece with it
 
-def _alike(hashes, distance): # (n, 2) positions of different hashes, at most `distance` bits apart
+def _alike(hashes, distance): # (n, 2) positions of hashes at most `distance` bits apart
     pieces, found = distance + 1, []
     bits = 64 // pieces
     for piece in range(pieces):
@@ -542,7 +542,7 @@ def near_duplicates(hashes, # int64 (M,), from difference_hash
 def _look_alike(image, other): # uint8 (3, R, R) each
     return (image.float() - other.float()).abs().mean() < 16 # of 255 levels
 
-# %% ../nbs/01b_store.ipynb #write-store
+# %% ../nbs/01b_store.ipynb #report-rows
 def _write_report(path, rows): # the CSV file beside the store
     with (atomic_path(path) as temporary,
           open(temporary, 'w', newline='', errors='surrogateescape') as file):
@@ -557,9 +557,10 @@ def _report_rows(path, hashes, remarks): # and the numbers in words
              if _look_alike(stored.images[row], stored.images[of])]
     rows = [*remarks, *((names[row], f'near-duplicate of {names[of]}') for row, of in twins)]
     unreadable = sum(words.startswith('unreadable') for _, words in remarks)
-    return rows, (f'{unreadable:,} unreadable, {len(remarks) - unreadable:,} with stretched '
-                  f'levels, {len(twins):,} near-duplicates')
+    return rows, (f'unreadable: {unreadable:,}, levels stretched: '
+                  f'{len(remarks) - unreadable:,}, near-duplicates: {len(twins):,}')
 
+# %% ../nbs/01b_store.ipynb #write-store
 def write_store(path, # the file to make, which must be new
                 source, # a Dataset: PictureFolder, PictureTar, or any that gives pictures
                 resolution:int=64, # height and width to keep, pixels
@@ -589,4 +590,4 @@ def write_store(path, # the file to make, which must be new
             _write_report(report, rows)
     megabytes = Path(path).stat().st_size / 1e6
     return (f'{len(hashes):,} pictures of {resolution}x{resolution}, {megabytes:,.1f} MB, '
-            f'in {path}; {counts}, listed in {report}')
+            f'in {path}\n{counts}; listed in {report}')
