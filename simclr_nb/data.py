@@ -6,7 +6,7 @@
 __all__ = ['NARROWEST', 'CIFAR10_CLASSES', 'ImageSet', 'row_numbers', 'show_image', 'show_images', 'kept_resolution',
            'image_folder', 'picture_names', 'check_pictures_kept', 'folder_labels', 'to_rgb', 'square_pixels',
            'read_picture', 'check_picture_size', 'quiet_bombs', 'why_unreadable', 'from_dataset', 'image_and_label',
-           'to_bytes', 'check_label', 'hold_out', 'sample', 'check_split']
+           'to_bytes', 'check_label', 'check_dataset', 'hold_out', 'sample', 'check_split']
 
 # %% ../nbs/01_data.ipynb #imports
 import csv, hashlib, io, os, warnings
@@ -497,7 +497,7 @@ def from_dataset(ds # has a length and indices; items are an image or (image, la
     """A map-style dataset of PIL images or tensors, all of one size, as an `ImageSet`
 
     Raises: `ValueError` or `TypeError` that names the first item that does not fit."""
-    _check_dataset(ds)
+    check_dataset(ds)
     images, labels = [], []
     for k in range(len(ds)):
         image, label = image_and_label(ds[k])
@@ -544,7 +544,10 @@ def check_label(label, # what came
         is_whole = label.ndim == 0 and not label.is_floating_point()
     require(is_whole, f'the label of item {k}', 'be an integer', describe(label), TypeError)
 
-def _check_dataset(ds):
+def check_dataset(ds): # what came
+    """Returns None if `ds` has a length above 0 and indices
+
+    Raises: `TypeError` or `ValueError` otherwise."""
     is_map = hasattr(ds, '__len__') and hasattr(ds, '__getitem__')
     require(is_map, 'ds', 'have a length and indices', describe(ds), TypeError)
     require(len(ds) > 0, 'ds', 'hold at least one image', 'none')

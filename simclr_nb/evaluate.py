@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['eval_mode', 'noted_size', 'embed', 'check_labels', 'embed_together', 'knn_predict', 'accuracy', 'knn_accuracy',
            'knn_monitor', 'fit_logistic', 'linear_predict', 'linear_probe', 'label_subset', 'label_curve', 'alignment',
-           'uniformity', 'effective_rank', 'view_measures', 'confusion_matrix', 'per_class_accuracy', 'save_embeddings',
-           'load_embeddings']
+           'uniformity', 'effective_rank', 'view_measures', 'partners_found', 'confusion_matrix', 'per_class_accuracy',
+           'save_embeddings', 'load_embeddings']
 
 # %% ../nbs/10_evaluate.ipynb #imports
 import json, math
@@ -408,6 +408,24 @@ def view_measures(x): # (2N, D), rows i and i+N a pair of views
     "A dict: alignment, uniformity and effective_rank of the embeddings"
     return dict(alignment=alignment(x), uniformity=uniformity(x),
                 effective_rank=effective_rank(x))
+
+# %% ../nbs/10_evaluate.ipynb #partners-found
+def partners_found(x): # (2N, D), rows i and i+N a pair of views
+    """The part of the views whose nearest other view, by angle, is their partner, 0..1
+
+    Raises: `ValueError` for an odd number of rows."""
+    _check_features('x', x)
+    require(len(x) % 2 == 0, 'x', 'have an even number of rows, two views each', len(x))
+    rows = torch.arange(len(x), device=x.device)
+    partners = rows.roll(len(x) // 2)
+    with full_precision(x.device):
+        u = F.normalize(x, dim=1)
+        found = 0
+        for block in rows.split(500): # 500 x 2N cosines at a time
+            cosines = u[block] @ u.T
+            cosines[torch.arange(len(block)), block] = -2. # not itself
+            found += (cosines.argmax(1) == partners[block]).sum().item()
+    return found / len(x)
 
 # %% ../nbs/10_evaluate.ipynb #confusion-matrix
 def _check_classes(predicted, labels, classes):

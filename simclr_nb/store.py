@@ -24,9 +24,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from .core import (atomic_path, progress_bar, publish, refuse_existing, require,
                             to_device)
-from .data import (ImageSet, check_label, check_pictures_kept, folder_labels,
-                            image_and_label, picture_names, quiet_bombs, row_numbers,
-                            square_pixels, to_bytes, why_unreadable)
+from .data import (ImageSet, check_dataset, check_label, check_pictures_kept,
+                            folder_labels, image_and_label, picture_names, quiet_bombs,
+                            row_numbers, square_pixels, to_bytes, why_unreadable)
 
 # %% ../nbs/01b_store.ipynb #picture-folder
 class PictureFolder(Dataset):
@@ -574,6 +574,7 @@ def write_store(path, # the file to make, which must be new
     Raises: `FileExistsError` for a file that is there, `BlockingIOError` if another process is
     writing it, `ValueError` if no picture can be read or what was begun is of other pictures
     or settings, `OSError` if the disk is full."""
+    check_dataset(source)
     check_pictures_kept(resolution, square)
     part, report = _Part(path), Path(path).with_suffix('.report.csv')
     plan = dict(resolution=resolution, square=square, pictures=_fingerprint(source))

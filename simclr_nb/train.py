@@ -165,7 +165,7 @@ class Training:
     model:nn.Module # encoder and head, on the device, in train mode
     forward:object # the model, or its compiled form
     optimiser:LARS # over all weights of the model
-    images:torch.Tensor # uint8 (M, 3, H, W), on the device
+    images:object # uint8 (M, 3, H, W), a tensor on the device, or StoredImages
     augment:object # draws and applies the random views
     loss:object # z -> scalar, or None for NT-Xent
     bf16:bool # encoder and head under autocast
@@ -263,15 +263,23 @@ def prepare(config:TrainConfig, # settings
                     augment=augment, loss=loss, bf16=bf16, micro_batch=config.micro_batch)
 
 # %% ../nbs/09_train.ipynb #step-views
-def _batch(training, step): # the N images of this step, uint8 on the device
+def _rows(training, step): # those of the N images of this step, int64 (N,), on the CPU
     epoch, within = divmod(step, training.steps_per_epoch)
     if epoch != training.epoch:
         epoch_generator = generator(training.config.seed, 'order', epoch)
         training.order = torch.randperm(len(training.images), generator=epoch_generator)
         training.epoch = epoch
     batch = training.config.batch
-    rows = training.order[within * batch:][:batch]
-    return training.images[to_device(rows, training.images.device)]
+    return training.order[within * batch:][:batch]
+
+def _batch(training, step): # the N images of this step, uint8 on the device
+    images, rows = training.images, _rows(training, step)
+    if isinstance(images, torch.Tensor):
+        return images[to_device(rows, images.device)]
+    batch = images[rows] # of a store, which has mostly begun to read them a step ago
+    if step + 1 < training.total_steps:
+        images.read_ahead(_rows(training, step + 1))
+    return batch
 
 def step_views(training:Training, # its order of images may be drawn anew
                step:int): # from 0
