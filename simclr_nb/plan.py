@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEAST_UPDATES', 'fit_to_number', 'seconds_per_step', 'fit_to_minutes', 'bytes_per_view', 'memory_of_step',
-           'rows_that_fit', 'available_memory', 'batch_warning', 'plan_lines']
+           'rows_that_fit', 'available_memory', 'fit_to_memory', 'batch_warning', 'plan_lines']
 
 # %% ../nbs/09a_plan.ipynb #imports
 import math, os, time
@@ -140,6 +140,28 @@ def available_memory(device): # a torch device
             found.append(os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') // 2)
     return min((bytes for bytes in found if bytes is not None), default=None)
 
+# %% ../nbs/09a_plan.ipynb #fit-to-memory
+def _gigabytes(count): # of bytes, in words
+    return f'{count / 1e9:.1f} GB' if count >= 1e9 else f'{count / 1e6:.0f} MB'
+
+def fit_to_memory(config:TrainConfig, # settings
+                  images:ImageSet): # labels are not used
+    """The settings with a micro-batch, on a CPU where not all views fit; and what was changed
+
+    What was changed is a list of sentences, here of at most one."""
+    training = prepare(config, images)
+    device = training.images.device
+    available = available_memory(device)
+    can_be_cut = config.micro_batch is None and config.norm != 'batch'
+    if device.type != 'cpu' or available is None or not can_be_cut:
+        return config, []
+    weights = sum(p.nbytes for p in training.model.parameters())
+    rows = rows_that_fit(available, weights, bytes_per_view(training), 2 * config.batch)
+    if rows is None:
+        return config, []
+    return replace(config, micro_batch=rows), [
+        f'micro-batches of {rows} views, for {_gigabytes(available)} of memory are at hand']
+
 # %% ../nbs/09a_plan.ipynb #plan-words
 def _duration(seconds): # in words
     if seconds < 90:
@@ -147,9 +169,6 @@ def _duration(seconds): # in words
     if seconds < 5400:
         return f'{seconds / 60:.0f} minutes'
     return f'{seconds / 3600:.1f} hours'
-
-def _gigabytes(count): # of bytes, in words
-    return f'{count / 1e9:.1f} GB' if count >= 1e9 else f'{count / 1e6:.0f} MB'
 
 def batch_warning(batch:int, # N
                   count:int): # of pictures
