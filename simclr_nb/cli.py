@@ -217,8 +217,9 @@ class _Planned(NamedTuple):
     chosen:tuple # names of settings that are not to be changed
 
 def _reading_of(config, machine, reading): # as the run read its pictures, unless told otherwise
-    noted = machine.get('reading')
-    if noted is None: # of an older version
+    noted = machine.get('reading', {})
+    has_own_pictures = machine.get('data', 'sample') not in ('sample', 'cifar10')
+    if has_own_pictures and not noted: # a run of an older version
         noted = dict(resolution=max(config.size, config.size_to_embed))
     return reading.over(noted)
 
