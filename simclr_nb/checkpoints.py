@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['write_checkpoint', 'read_checkpoint', 'save_checkpoint', 'newest_checkpoint', 'resume_run', 'open_run', 'part_name',
-           'load_newest', 'load_model', 'save_model']
+           'load_newest', 'load_model', 'save_model', 'read_encoder']
 
 # %% ../nbs/08a_checkpoints.ipynb #imports
 import copy, hashlib, io, os, pickle
@@ -21,7 +21,8 @@ from .core import atomic_path, log_line, require, write_json
 from .resnet import (ENCODER_FORMAT, ENCODER_SETTINGS, SimCLR, has_settings,
                               load_encoder, save_encoder)
 from .runs import (RunFiles, TrainConfig, append_metrics, build_model,
-                            create_run, read_run, settings_from_dict, settings_to_dict)
+                            create_run, newest_run, read_run, settings_from_dict,
+                            settings_to_dict)
 
 # %% ../nbs/08a_checkpoints.ipynb #checkpoint
 _MARK = b'simclr_nb checkpoint, sha256 '
@@ -284,3 +285,23 @@ def save_model(files:RunFiles, # of the run
                    dict(format=ENCODER_FORMAT, own=part_name(model.encoder), size=size))
     with atomic_path(files.head, overwrite=True) as temporary:
         temporary.write_bytes(save(weights(model.head)))
+
+# %% ../nbs/08a_checkpoints.ipynb #read-encoder
+def read_encoder(run=None): # a run's folder, or the path of an encoder; None: the newest run
+    """The encoder, in eval mode, and a dict of what is known of it
+
+    The dict holds the encoder's settings, `size` and where it is, `encoder`; for a run, the
+    steps done and the data, too, and how pictures of a folder were read.
+
+    Raises: what `newest_run`, `read_run`, `load_newest` and `load_encoder` raise."""
+    path = Path(run or newest_run())
+    if not path.is_dir():
+        encoder = load_encoder(path)
+        return encoder, dict(size=32, reading={}) | encoder.config | dict(encoder=str(path))
+    config, machine, _ = read_run(path)
+    model, steps = load_newest(path)
+    about = model.encoder.config | dict(encoder=str(path), steps=steps,
+                                        size=config.size_to_embed)
+    about |= {key: machine.get(key) for key in ('data', 'images_sha256')}
+    about['reading'] = machine.get('reading', {}) # how pictures of a folder were read
+    return model.encoder.eval(), about

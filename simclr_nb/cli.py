@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from .checkpoints import load_newest
+from .checkpoints import read_encoder
 from .cifar import cifar10, fetch_cifar10
 from .compare import markdown_table, wilson_interval
 from .core import atomic_path, keep_freed_memory, pick_device, refuse_existing, require
@@ -26,7 +26,6 @@ from .lars import peak_lr
 from .plan import (batch_warning, fit_to_memory, fit_to_minutes, fit_to_number,
                             plan_lines, seconds_per_step)
 from .report import accuracy_table, evaluate_run, gain_table
-from .resnet import load_encoder
 from .runs import PRESETS, RunFiles, free_folder, newest_run, read_run
 from .shell import run_command, summary
 from .store import PictureFolder, PictureTar, open_store, write_store
@@ -345,19 +344,6 @@ def simclr_evaluate(
 
 # %% ../nbs/12_cli.ipynb #simclr-embed
 #| code-fold: show
-def _read_encoder(run): # a run's folder, or the path of an encoder -> encoder, what it is
-    path = Path(run or newest_run())
-    if not path.is_dir():
-        encoder = load_encoder(path)
-        return encoder, dict(size=32, reading={}) | encoder.config | dict(encoder=str(path))
-    config, machine, _ = read_run(path)
-    model, steps = load_newest(path)
-    about = model.encoder.config | dict(encoder=str(path), steps=steps,
-                                        size=config.size_to_embed)
-    about['reading'] = _reading_of(config, machine, Reading())._replace(labels=None)._asdict()
-    about |= {key: machine.get(key) for key in ('data', 'images_sha256')}
-    return model.encoder, about
-
 def simclr_embed(
         data:str='sample', # sample, cifar10, or a folder or store
         *,
@@ -374,7 +360,7 @@ def simclr_embed(
     require(split in ('train', 'test'), 'split', "be 'train' or 'test'", repr(split))
     with join_processes(device):
         is_first = world()[0] == 0
-        encoder, about = from_first(together(lambda: _read_encoder(run) if is_first else None))
+        encoder, about = from_first(together(lambda: read_encoder(run) if is_first else None))
         reading = Reading(square=square, labels=labels).over(about['reading'])
         train, test = _load_in_turn(data, about['size'], cache, reading)
         require(split == 'train' or test is not None, 'split',
@@ -412,7 +398,7 @@ def simclr_finetune(
     "Train encoder and a classifier together on labelled pictures; one file holds the result"
     refuse_existing(classifier)
     require(0 < labels <= 1, 'labels', 'be above 0 and at most 1', labels)
-    encoder, about = _read_encoder(run)
+    encoder, about = read_encoder(run)
     reading = Reading(labels=table).over(about['reading'])
     train, test = load_data(data or about.get('data') or 'sample', about['size'], cache, reading)
     require(train.labels is not None, 'data', 'have labels, a folder for each class', 'none')

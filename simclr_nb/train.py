@@ -423,6 +423,7 @@ def _describe_run(training, images, folder, about, *own_parts): # the content of
     machine = describe_machine(training.images.device) | {
         'bf16_autocast': training.bf16, 'compiled': training.forward is not training.model}
     machine['processes'] = world()[1]
+    machine['images'] = len(images)
     machine['images_sha256'] = images.sha256() if folder or world()[1] > 1 else None
     measured = sorted({*machine, 'parts', 'resumed'} & (about or {}).keys())
     require(not measured, 'about', 'hold other names than what is measured', measured)
