@@ -22,7 +22,7 @@ setup(
     long_description=(here / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     packages=find_packages(include=['simclr_nb', 'simclr_nb.*']),
-    package_data={'simclr_nb': ['sample-*.png']},
+    package_data={'simclr_nb': ['sample-*.png', 'map.html']},
     include_package_data=True,
     python_requires=f">={facts['min_python']}",
     install_requires=facts['requirements'].split(),

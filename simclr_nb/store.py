@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STORE_FORMAT', 'PictureFolder', 'PictureTar', 'StoreFile', 'StoredImages', 'StoredNames', 'open_store',
-           'difference_hash', 'near_duplicates', 'write_store']
+           'difference_hash', 'near_duplicates', 'write_store', 'Reading', 'load_data']
 
 # %% ../nbs/01b_store.ipynb #imports
 import csv, hashlib, io, json, os, shutil, signal, tarfile, warnings, zlib
@@ -22,11 +22,13 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from torch.utils.data import DataLoader, Dataset
 
+from .cifar import cifar10
 from .core import (atomic_path, progress_bar, publish, refuse_existing, require,
                             to_device)
 from .data import (ImageSet, check_dataset, check_label, check_pictures_kept,
-                            folder_labels, image_and_label, picture_names, quiet_bombs,
-                            row_numbers, square_pixels, to_bytes, why_unreadable)
+                            folder_labels, image_and_label, image_folder, picture_names,
+                            quiet_bombs, row_numbers, sample, square_pixels, to_bytes,
+                            why_unreadable)
 
 # %% ../nbs/01b_store.ipynb #picture-folder
 class PictureFolder(Dataset):
@@ -592,3 +594,37 @@ def write_store(path, # the file to make, which must be new
     megabytes = Path(path).stat().st_size / 1e6
     return (f'{len(hashes):,} pictures of {resolution}x{resolution}, {megabytes:,.1f} MB, '
             f'in {path}\n{counts}; listed in {report}')
+
+# %% ../nbs/01b_store.ipynb #load-data
+class Reading(NamedTuple):
+    "How the pictures of a folder are read; None: as the run did it, or as image_folder does"
+    resolution:int=None # height and width to keep, pixels
+    square:str=None # crop: the central square; pad: all, with mirrored edges
+    labels:str=None # CSV file with the columns file and label
+
+    def over(self,
+             noted): # a dict of the same names, from a run's machine.json
+        "These choices, and where one is None the noted one"
+        return Reading(*(noted.get(name) if chosen is None else chosen
+                         for name, chosen in self._asdict().items()))
+
+def load_data(data:str, # sample, cifar10, or the path of a folder of pictures or of a store
+              size:int=32, # height and width of the views to be made, pixels
+              cache=None, # folder that keeps CIFAR-10; None: see cache_folder
+              reading:Reading=Reading()): # of a folder
+    """Training and test images, two `ImageSet`s; the second is None for one's own pictures
+
+    Raises: `FileNotFoundError` for another name, and what the readers raise."""
+    if data == 'sample':
+        return sample('train'), sample('test')
+    if data == 'cifar10':
+        return cifar10('train', cache), cifar10('test', cache)
+    path = Path(data).expanduser()
+    require(path.exists(), 'data', "be 'sample', 'cifar10' or the path of a folder or a store",
+            repr(data), FileNotFoundError)
+    if path.is_file():
+        require(reading.labels is None, 'labels', 'be left out for a store, which has its own',
+                reading.labels)
+        return open_store(path), None
+    return image_folder(path, size, reading.resolution, reading.square or 'crop',
+                        reading.labels), None
