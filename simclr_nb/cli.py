@@ -329,8 +329,6 @@ def simclr_embed(
         is_first = world()[0] == 0
         encoder, about = from_first(together(lambda: read_encoder(run) if is_first else None))
         reading = Reading(square=square, labels=labels).over(about['reading'])
-        if data not in ('sample', 'cifar10'):
-            data = str(Path(data).expanduser().resolve())
         train, test = _load_in_turn(data, about['size'], cache, reading)
         require(split == 'train' or test is not None, 'split',
                 'be train for a folder, which has no test images', repr(split))
@@ -339,6 +337,8 @@ def simclr_embed(
         keep_freed_memory()
         h = embed_together(encoder.to(pick_device(device)), images, batch, progress=is_first,
                            size=about['size'])
+    if data not in ('sample', 'cifar10'): # a path that holds from anywhere
+        data = str(Path(data).expanduser().resolve())
     about['embedded'] = dict(data=data, split=split, reading=reading._asdict())
     if is_first:
         save_embeddings(embeddings, h, images, about=about)

@@ -23,6 +23,7 @@ from .core import (atomic_path, describe, full_precision, generator, progress_ba
                             require, require_whole, to_device)
 from .data import ImageSet, hold_out
 from .distributed import deal, from_first, share_rows, together, world
+from .store import StoredImages
 
 # %% ../nbs/10_evaluate.ipynb #eval-mode
 @contextmanager
@@ -50,7 +51,7 @@ def noted_size(model): # an encoder, or a model that has one inside
 _BYTES_ON_DEVICE = 2**26 # of features, which wait there to be fetched
 
 def _check_images(images, pixels, batch, size):
-    is_tensor = isinstance(pixels, torch.Tensor)
+    is_tensor = isinstance(pixels, (torch.Tensor, StoredImages))
     has_levels = is_tensor and (pixels.dtype == torch.uint8 or pixels.is_floating_point())
     require(has_levels or isinstance(pixels, Views), 'images',
             'be an ImageSet, a uint8 tensor (M, 3, H, W) or float views',
@@ -100,7 +101,10 @@ def embed(encoder, # views (n, 3, H, W) in 0..1 -> h (n, F); a whole SimCLR give
     with eval_mode(encoder), full_precision(device), \
          progress_bar(len(pixels), 'image', shown=progress) as bar:
         for start in range(0, len(pixels), batch):
-            views = _to_views(to_device(pixels[start:start + batch], device), size)
+            read = pixels[start:start + batch]
+            if isinstance(pixels, StoredImages): # begin with the next ones
+                pixels.read_ahead(torch.arange(len(pixels))[start + batch:start + 2 * batch])
+            views = _to_views(to_device(read, device), size)
             on_device.append(encoder(views.to(dtype)).float())
             if sum(h.nbytes for h in on_device) >= _BYTES_ON_DEVICE:
                 features.append(torch.cat(on_device).cpu())
@@ -473,7 +477,8 @@ def save_embeddings(path, # the file to make
     tensors = dict(h=h.float().cpu().contiguous())
     if images.labels is not None:
         tensors['labels'] = images.labels.cpu().contiguous()
-    notes = dict(classes=images.classes, names=images.names, about=about)
+    names = None if images.names is None else list(images.names) # those of a store, too
+    notes = dict(classes=images.classes, names=names, about=about)
     notes = {key: json.dumps(value) for key, value in notes.items() if value is not None}
     with atomic_path(path, overwrite) as temporary:
         temporary.write_bytes(save(tensors, metadata=notes))

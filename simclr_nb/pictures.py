@@ -40,8 +40,9 @@ def show_confusion(counts, # (C, C), a row per true class
     return fig
 
 # %% ../nbs/10c_pictures.ipynb #show-neighbours
-def _class_name(images, row): # '' where classes have no names
-    return images.classes[images.labels[row]] if images.classes else ''
+def _class_name(images, row): # '' where it is not known, or classes have no names
+    is_known = images.classes and images.labels[row] >= 0
+    return images.classes[images.labels[row]] if is_known else ''
 
 def _draw_queries(part, queries): # a column in this part of the figure
     part.suptitle('query', fontsize=9)
@@ -55,7 +56,8 @@ def _draw_answers(part, queries, train, nearest): # nearest: (Q, k) rows of trai
     for query, (axes, rows) in enumerate(zip(grid, nearest.tolist())):
         for ax, row in zip(axes, rows):
             show_image(train.images[row], _class_name(train, row), ax)
-            if with_labels and train.labels[row] != queries.labels[query]:
+            labels = (train.labels[row], queries.labels[query]) if with_labels else (0, 0)
+            if min(labels) >= 0 and labels[0] != labels[1]:
                 ax.title.set_color('red')
 
 # %% ../nbs/10c_pictures.ipynb #show-neighbours-figure
@@ -169,7 +171,8 @@ def show_map(images:ImageSet, # M images
     colours = _class_colours(images)
     fig, ax = plt.subplots(figsize=(7, 7), layout='constrained')
     for row in _with_room(places, size, seed):
-        frame = colours(int(images.labels[row])) if colours else None
+        is_known = colours and images.labels[row] >= 0
+        frame = colours(int(images.labels[row])) if is_known else None
         _thumbnail(ax, images.images[row], places[row].tolist(), .9 * size, frame)
     if images.classes and len(images.classes) <= 20:
         _colour_legend(ax, images.classes, colours)

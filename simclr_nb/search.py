@@ -132,10 +132,10 @@ def _shown(name): # without what is no text: bytes of a file name, line breaks, 
 # %% ../nbs/11b_search.ipynb #search-table
 def _caption(pictures, row): # name and class, as far as they are known
     name = _shown(pictures.names[row]) if pictures.names else f'picture {row}'
-    kind = '' if pictures.labels is None else str(int(pictures.labels[row]))
-    if pictures.classes:
-        kind = _shown(pictures.classes[int(kind)])
-    return name, kind
+    label = -1 if pictures.labels is None else int(pictures.labels[row])
+    if label < 0: # not known
+        return name, ''
+    return name, _shown(pictures.classes[label] if pictures.classes else label)
 
 def _check_answers(queries, answers, values):
     fits = values.ndim == 2 and len(values) == len(queries) > 0 and values.shape[1] > 0
@@ -349,6 +349,14 @@ def _colours(count): # as in the maps of 10c
     colours = plt.get_cmap('tab10' if count <= 10 else 'hsv', max(count, 10))
     return [to_hex(colours(label)) for label in range(count)]
 
+def _map_classes(pictures): # labels, and the names and colours of classes
+    labels, classes = pictures.labels.tolist(), _class_names(pictures)
+    colours = _colours(len(classes))
+    if min(labels) < 0: # some are not known, and are a class of their own here
+        labels = [label if label >= 0 else len(classes) for label in labels]
+        classes, colours = [*classes, 'no label'], [*colours, '#888888']
+    return dict(labels=labels, classes=classes, colours=colours)
+
 def _map_data(pictures, xy, side, columns): # what the page must know, for JSON
     places, (width, height) = _to_square(xy)
     names = pictures.names or [f'picture {row}' for row in range(len(pictures))]
@@ -357,9 +365,7 @@ def _map_data(pictures, xy, side, columns): # what the page must know, for JSON
                 width=width, height=height, names=[_shown(name) for name in names],
                 side=side, pitch=_tile_pitch(side), columns=columns, labels=None)
     if pictures.labels is not None:
-        classes = _class_names(pictures)
-        data |= dict(labels=pictures.labels.tolist(), classes=classes,
-                     colours=_colours(len(classes)))
+        data |= _map_classes(pictures)
     return data
 
 # %% ../nbs/11b_search.ipynb #map-page
