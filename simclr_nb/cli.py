@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'default_preset', 'simclr_pretrain', 'simclr_evaluate', 'simclr_embed', 'simclr_finetune',
            'simclr_predict', 'simclr_data', 'pretrain_command', 'evaluate_command', 'embed_command', 'finetune_command',
-           'predict_command', 'data_command', 'main']
+           'predict_command', 'data_command', 'search_command', 'map_command', 'cluster_command', 'export_command',
+           'main']
 
 # %% ../nbs/12_cli.ipynb #imports
 import csv, json, os, shlex, socket, sys, textwrap
@@ -31,6 +32,7 @@ from .shell import run_command, summary
 from .store import (PictureFolder, PictureTar, Reading, load_data, open_store,
                              write_store)
 from .train import prepare, pretrain
+from .use import simclr_cluster, simclr_export, simclr_map, simclr_search
 
 # %% ../nbs/12_cli.ipynb #default-preset
 def _count_pictures(path): # of a folder, or of a store
@@ -72,7 +74,8 @@ def _remarks(config, count): # count: of images
     warning = batch_warning(config.batch, count)
     if warning:
         yield warning
-    if config.epochs > 300 and config.temperature != .5:
+    is_long = config.epochs > 300 and config.epochs * count > 300 * 50_000
+    if is_long and config.temperature != .5:
         yield (f'advice: for more than 300 epochs the paper finds temperature 0.5 best, '
                f'here it is {config.temperature:g}')
 
@@ -453,7 +456,9 @@ def simclr_data(
 
 # %% ../nbs/12_cli.ipynb #commands
 COMMANDS = dict(pretrain=simclr_pretrain, evaluate=simclr_evaluate, embed=simclr_embed,
-                finetune=simclr_finetune, predict=simclr_predict, data=simclr_data)
+                finetune=simclr_finetune, predict=simclr_predict, search=simclr_search,
+                map=simclr_map, cluster=simclr_cluster, export=simclr_export,
+                data=simclr_data)
 
 def pretrain_command():
     "Do as `simclr_pretrain`, called from a shell"
@@ -478,6 +483,22 @@ def predict_command():
 def data_command():
     "Do as `simclr_data`, called from a shell"
     run_command(simclr_data, sys.argv[1:])
+
+def search_command():
+    "Do as `simclr_search`, called from a shell"
+    run_command(simclr_search, sys.argv[1:])
+
+def map_command():
+    "Do as `simclr_map`, called from a shell"
+    run_command(simclr_map, sys.argv[1:])
+
+def cluster_command():
+    "Do as `simclr_cluster`, called from a shell"
+    run_command(simclr_cluster, sys.argv[1:])
+
+def export_command():
+    "Do as `simclr_export`, called from a shell"
+    run_command(simclr_export, sys.argv[1:])
 
 # %% ../nbs/12_cli.ipynb #main
 _IN_ALL_PROCESSES = (simclr_pretrain, simclr_embed) # of torchrun; the rest in the first

@@ -19,7 +19,7 @@ from .runs import TrainConfig
 from .train import Training, prepare, step_views, update
 
 # %% ../nbs/09a_plan.ipynb #fit-to-number
-LEAST_UPDATES = 1000 # of a run
+LEAST_UPDATES = 2000 # of a run
 
 def _largest_power_of_two(limit): # not above it
     return 2**math.floor(math.log2(limit))
@@ -35,12 +35,12 @@ def fit_to_number(config:TrainConfig, # of a preset
                   given=()): # names of settings that are not to be changed
     """The settings for so many pictures, and what was changed, a list of sentences
 
-    The batch is at most a quarter of the pictures, and there are at least 1,000 updates.
+    The batch is at most half of the pictures, and there are at least 2,000 updates.
 
     Raises: `ValueError` for fewer than 2 pictures, or fewer than a batch that was given."""
     require(count >= 2, 'images', 'be at least 2', count)
     changed = []
-    most = max(2, _largest_power_of_two(count / 4)) if count >= 8 else count
+    most = max(2, _largest_power_of_two(count / 2))
     if 'batch' not in given and config.batch > most:
         changed.append(f'batch {most}, not {config.batch}, for {count:,} pictures')
         config = replace(config, batch=most)
@@ -173,7 +173,7 @@ def _duration(seconds): # in words
 def batch_warning(batch:int, # N
                   count:int): # of pictures
     "A sentence on false negatives if the batch is large for the number of pictures, else ''"
-    if 4 * batch <= count:
+    if 2 * batch <= count:
         return ''
     return (f'warning: a batch of {batch} is {batch / count:.0%} of all pictures; pictures that '
             'are nearly equal, such as frames of a film, then meet in most steps and are pushed '
