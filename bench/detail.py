@@ -30,8 +30,8 @@ from simclr_nb.train import pretrain
 
 RESULTS = Path(__file__).resolve().parent / 'detail.json'
 SHIPPED = {'skimage': ('data', 'astronaut.png brick.png camera.png cell.png chelsea.png '
-                       'coffee.png coins.png grass.png gravel.png hubble_deep_field.jpg ihc.png '
-                       'moon.png motorcycle_left.png page.png retina.jpg rocket.jpg'),
+                       'coffee.png coins.png grass.png gravel.png hubble_deep_field.jpg '
+                       'ihc.png moon.png motorcycle_left.png page.png retina.jpg rocket.jpg'),
            'sklearn': ('datasets/images', 'china.jpg flower.jpg')}
 TILE, THUMBNAIL, SIZES = 128, 32, (32, 64) # SIZES: at which features are taken
 TRAINED, ASKED, UPDATES, SEEDS = 120, 40, 1200, (0, 1) # tiles of each picture

@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 
 from simclr_nb.cifar import cifar10
-from simclr_nb.core import describe_machine, generator, write_json
+from simclr_nb.core import describe_machine, generator, keep_freed_memory, write_json
 from simclr_nb.data import ImageSet, sample
 from simclr_nb.runs import PRESETS
 from simclr_nb.store import PictureFolder, open_store, write_store
@@ -94,6 +94,7 @@ def run_child(words, group=None, kill_when=None):
 
 def train(path, steps, in_memory):
     "The child that trains: seconds of each step after ten, and a sum of the weights"
+    keep_freed_memory() # as the commands do
     images = open_store(path)
     if in_memory:
         images = ImageSet(torch.cat([images.images[k:k + 1000]
@@ -109,6 +110,12 @@ def train(path, steps, in_memory):
     weights = sum(p.double().abs().sum().item() for p in training.model.parameters())
     print(json.dumps(dict(step_seconds=sorted(taken[10:])[len(taken[10:]) // 2],
                           weights=weights)))
+
+
+def forget(path):
+    "Let the system's cache drop a file, so that it has to be read from the disk"
+    with open(path, 'rb') as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def limit_of(group): # in bytes
@@ -131,7 +138,7 @@ def main():
     if options.child[:1] == ['train']:
         train(options.child[1], int(options.child[2]), options.child[3] == 'memory')
         return
-    count, steps, rounds = (2000, 20, 1) if options.few else (200_000, 160, 5)
+    count, steps, rounds = (2000, 20, 1) if options.few else (200_000, 120, 5)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.out or Path(temporary)
         images = (sample('test') if options.few else cifar10('train')).images
@@ -145,8 +152,8 @@ def main():
 def measure(folder, count, steps, rounds, options):
     "Store made, killed and resumed; then training from it and from memory by turns"
     path = folder / 'pictures.simclr'
-    path.unlink(missing_ok=True)
-    path.with_suffix('.report.csv').unlink(missing_ok=True)
+    for old in (path, path.with_suffix('.report.csv')):
+        old.unlink(missing_ok=True)
     words = ['write', folder / 'pictures', path]
     journal = path.with_name(f'.{path.name}.part') / 'journal.jsonl'
     def done(): # pictures that the journal knows of
@@ -158,6 +165,7 @@ def measure(folder, count, steps, rounds, options):
     for number in range(rounds):
         turn = {}
         for kind, group in (('store', options.group), ('memory', None)):
+            forget(path)
             turn[kind] = run_child(['train', path, steps, kind], group)
         turns.append(turn)
         print(f'round {number}: {turn}', file=sys.stderr, flush=True)

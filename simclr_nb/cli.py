@@ -135,7 +135,8 @@ def _evaluate_and_print(folder, train, test, **options): # options: of evaluate_
         print(note)
     _print_accuracy(result, images.labels)
     report = options.get('report') or RunFiles(folder).report
-    print(f'{result["verdict"]} Report: {report}')
+    print(f'report: {report}')
+    print(textwrap.fill(result['verdict'], 96))
 
 # %% ../nbs/12_cli.ipynb #how-to-go-on
 def _how_to_go_on(stop, folder, knn_every, cache): # stop: the KeyboardInterrupt that came
@@ -207,6 +208,7 @@ def _planned(data, preset, runs, name, resume, reading, settings): # -> _Planned
         folder = Path(runs) / name
     return _Planned(config, data, origin, folder, False, reading, tuple(settings))
 
+# %% ../nbs/12_cli.ipynb #fitted
 def _fitted(planned, train, minutes): # -> TrainConfig, sentences on what was changed
     if planned.goes_on:
         require(minutes is None, 'minutes', 'be left out where a run goes on', minutes)
@@ -237,11 +239,15 @@ def _about(planned): # for machine.json
 
 # %% ../nbs/12_cli.ipynb #load-in-turn
 #| code-fold: true
-def _load_in_turn(data, size, cache, reading): # the first process alone fetches what is not there yet
+def _load_in_turn(data, size, cache, reading): # the first process alone fetches
     is_first = world()[0] == 0
     loaded = together(lambda: load_data(data, size, cache, reading) if is_first else None)
     return together(lambda: loaded or load_data(data, size, cache, reading))
 
+def _print_plan(config, train, changed):
+    lines = plan_lines(config, train, changed)
+    if world()[0] == 0:
+        print('\n'.join(lines))
 
 # %% ../nbs/12_cli.ipynb #simclr-pretrain
 def simclr_pretrain(
@@ -263,30 +269,28 @@ def simclr_pretrain(
     reading = Reading(resolution, square, labels)
     with join_processes(settings.get('device', 'auto')):
         is_first = world()[0] == 0
-        planned = from_first(together(
-            lambda: _planned(data, preset, runs, name, resume, reading, settings)
-            if is_first else None))
+        planned = from_first(together(lambda: _planned(
+            data, preset, runs, name, resume, reading, settings) if is_first else None))
         train, test = _load_in_turn(planned.data, planned.config.size, cache, planned.reading)
         config, changed = _fitted(planned, train, minutes)
         if plan:
-            lines = plan_lines(config, train, changed)
-            print('\n'.join(lines if is_first else []))
-            return
-        folder = planned.folder
+            return _print_plan(config, train, changed)
         monitor = together(lambda: _monitor(train, test, config, knn_every))
         keep_freed_memory()
         if is_first:
-            _announce(planned.origin, train, config, folder, changed)
+            _announce(planned.origin, train, config, planned.folder, changed)
         try:
-            pretrain(config, train, monitor, folder, resume=planned.goes_on,
+            pretrain(config, train, monitor, planned.folder, resume=planned.goes_on,
                      about=_about(planned))
         except KeyboardInterrupt as stop:
             if not is_first:
                 sys.exit(1)
-            raise KeyboardInterrupt(_how_to_go_on(stop, folder, knn_every, cache)) from None
+            raise KeyboardInterrupt(_how_to_go_on(stop, planned.folder, knn_every,
+                                                  cache)) from None
     if is_first:
-        print(f'trained; settings, metrics and weights are in {folder}; evaluating', flush=True)
-        _evaluate_and_print(folder, train, test, device=config.device)
+        print(f'trained; settings, metrics and weights are in {planned.folder}; evaluating',
+              flush=True)
+        _evaluate_and_print(planned.folder, train, test, device=config.device)
 
 # %% ../nbs/12_cli.ipynb #simclr-evaluate
 def simclr_evaluate(
@@ -373,7 +377,8 @@ def simclr_finetune(
     require(0 < labels <= 1, 'labels', 'be above 0 and at most 1', labels)
     encoder, about = read_encoder(run)
     reading = Reading(labels=table).over(about['reading'])
-    train, test = load_data(data or about.get('data') or 'sample', about['size'], cache, reading)
+    train, test = load_data(data or about.get('data') or 'sample', about['size'], cache,
+                            reading)
     require(train.labels is not None, 'data', 'have labels, a folder for each class', 'none')
     train = train.labelled()
     images, has_test = train, test is not None
@@ -428,7 +433,7 @@ def _picture_source(what, path, labels): # a Dataset of pictures
     require(path is not None, 'path', f'be given for {what}', None)
     if what == 'folder':
         return PictureFolder(path, labels)
-    require(labels is None, 'labels', 'be left out for tar files, which hold .cls files', labels)
+    require(labels is None, 'labels', 'be left out for tar files, they hold .cls files', labels)
     path = Path(path).expanduser()
     return PictureTar(*(sorted(path.glob('*.tar')) if path.is_dir() else [path]))
 
@@ -443,7 +448,8 @@ def simclr_data(
         workers:int=None, # processes that decode; else one a core where there are many pictures
         cache:str=None): # folder that keeps CIFAR-10; else one in your home folder
     "Fetch CIFAR-10 and check it, or decode a folder or tar files of pictures into a store"
-    require(what in ('cifar10', 'folder', 'tar'), 'what', 'be cifar10, folder or tar', repr(what))
+    kinds = ('cifar10', 'folder', 'tar')
+    require(what in kinds, 'what', 'be cifar10, folder or tar', repr(what))
     if what != 'cifar10':
         source = _picture_source(what, path, labels)
         print(write_store(store, source, resolution, square, workers, progress=True))

@@ -175,9 +175,9 @@ def batch_warning(batch:int, # N
     "A sentence on false negatives if the batch is large for the number of pictures, else ''"
     if 2 * batch <= count:
         return ''
-    return (f'warning: a batch of {batch} is {batch / count:.0%} of all pictures; pictures that '
-            'are nearly equal, such as frames of a film, then meet in most steps and are pushed '
-            'apart')
+    return (f'warning: a batch of {batch} is {batch / count:.0%} of all pictures; pictures '
+            'that are nearly equal, such as frames of a film, then meet in most steps and are '
+            'pushed apart')
 
 # %% ../nbs/09a_plan.ipynb #plan
 def plan_lines(config:TrainConfig, # settings
@@ -198,8 +198,8 @@ def plan_lines(config:TrainConfig, # settings
              f'{config.epochs:,} epochs',
              f'time: about {_duration(seconds * training.total_steps)}, '
              f'{1000 * seconds:.0f} ms a step on {device}, measured on three steps',
-             f'memory: about {_gigabytes(memory_of_step(training, per_view, rows))} for a step, '
-             'beside PyTorch and the images']
+             f'memory: about {_gigabytes(memory_of_step(training, per_view, rows))} for a '
+             'step, beside PyTorch and the images']
     available = available_memory(device)
     if available is not None:
         fitting = rows_that_fit(available, weights, per_view, all_rows)

@@ -192,7 +192,8 @@ def _by_labels(result): # -> whether accuracy has gained, in words
     before = next(row for row in result['rows'] if row['name'] == result['baseline'])
     has_learnt = any(trained[f'{measure}_gain'] > 0 and trained[f'{measure}_p'] < .05
                      for measure in ('knn', 'linear'))
-    words = ', '.join(f'{name} {100 * trained[measure]:.1f}%, {100 * before[measure]:.1f}% before'
+    words = ', '.join(f'{name} {100 * trained[measure]:.1f}%, '
+                      f'{100 * before[measure]:.1f}% before training'
                       for name, measure in (('kNN', 'knn'), ('linear probe', 'linear')))
     return has_learnt, f'Accuracy on {result["test_images"]:,} test images: {words}.'
 
@@ -302,8 +303,8 @@ def _few_labels_part(result):
 def _measures_part(result):
     words = ('Of two views, made as the settings say, of each of up to 1,000 images. '
              'Alignment: mean squared distance of partners, 0 is closest. Uniformity: -4 is '
-             'even, 0 is collapsed. Effective rank: directions in use. Partners: the part of the '
-             'views whose nearest view is their partner.')
+             'even, 0 is collapsed. Effective rank: directions in use. Partners: the part of '
+             'the views whose nearest view is their partner.')
     lines = [['embedding', 'alignment', 'uniformity', 'effective rank', 'partners, %']]
     for row in result['measures']:
         figures = [row[key] for key in ('alignment', 'uniformity', 'effective_rank')]
@@ -410,6 +411,7 @@ def _outputs(files, report): # -> paths of the report and of the results
     refuse_existing(report, results)
     return report, results
 
+# %% ../nbs/11_report.ipynb #load-models
 def _check_untrained(encoder, trained): # an encoder of the user's own, and the run's
     weights = trained.state_dict()
     same = [torch.equal(value.cpu(), weights[name])

@@ -46,7 +46,7 @@ def _query_of(query, known, run): # -> features (1, F), its row or None, an Imag
     if query in (known['names'] or []):
         row = torch.tensor([known['names'].index(query)])
         return known['h'][row], row, _thumbnails(known, row, 192)
-    from simclr_nb.export import SimCLREmbedder # loads scikit-learn, which the others do not need
+    from simclr_nb.export import SimCLREmbedder # loads scikit-learn, so only where needed
     run = run or (known['about'] or {}).get('encoder')
     require(run is not None, 'run', 'be given: the embeddings do not name their encoder', None)
     h = torch.from_numpy(SimCLREmbedder(run).transform([query]))
