@@ -106,6 +106,7 @@ def _measured_part(images): # of one's own pictures, at most so many
         return images
     return hold_out(images, _MOST_MEASURED / len(images))[1]
 
+# %% ../nbs/12_cli.ipynb #print-results
 def _held_out_note(images, test, sha256): # sha256: of the images the encoder has seen
     seen = '; the encoder has seen them, without labels' if images.sha256() == sha256 else ''
     return f'{len(test):,} of the labelled pictures are held out to be tested on{seen}'
@@ -266,11 +267,11 @@ def simclr_pretrain(
         cache:str=None, # folder that keeps CIFAR-10; else one in your home folder
         **settings): # fields of TrainConfig
     "Pretrain an encoder with SimCLR, evaluate it and write a report"
-    reading = Reading(resolution, square, labels)
     with join_processes(settings.get('device', 'auto')):
         is_first = world()[0] == 0
         planned = from_first(together(lambda: _planned(
-            data, preset, runs, name, resume, reading, settings) if is_first else None))
+            data, preset, runs, name, resume, Reading(resolution, square, labels), settings)
+            if is_first else None))
         train, test = _load_in_turn(planned.data, planned.config.size, cache, planned.reading)
         config, changed = _fitted(planned, train, minutes)
         if plan:
@@ -285,11 +286,10 @@ def simclr_pretrain(
         except KeyboardInterrupt as stop:
             if not is_first:
                 sys.exit(1)
-            raise KeyboardInterrupt(_how_to_go_on(stop, planned.folder, knn_every,
-                                                  cache)) from None
+            words = _how_to_go_on(stop, planned.folder, knn_every, cache)
+            raise KeyboardInterrupt(words) from None
     if is_first:
-        print(f'trained; settings, metrics and weights are in {planned.folder}; evaluating',
-              flush=True)
+        print(f'trained; all of it is in {planned.folder}; evaluating', flush=True)
         _evaluate_and_print(planned.folder, train, test, device=config.device)
 
 # %% ../nbs/12_cli.ipynb #simclr-evaluate
@@ -393,8 +393,7 @@ def simclr_finetune(
                       size=about['size'])
     if test is not None:
         _print_test_accuracy(tuned, test)
-    about |= dict(labelled_images=len(train))
-    save_classifier(tuned, classifier, train.classes, about)
+    save_classifier(tuned, classifier, train.classes, about | dict(labelled_images=len(train)))
     print(f'classifier: {classifier}')
 
 # %% ../nbs/12_cli.ipynb #simclr-predict
