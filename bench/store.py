@@ -161,6 +161,7 @@ def measure(folder, count, steps, rounds, options):
     killed = run_child(words, options.group, kill_when=lambda: done() > count / 3)
     killed['pictures_done'] = done()
     written = run_child(words, options.group)
+    written['said'] = written['said'].replace(f'{folder}/', '')
     turns = []
     for number in range(rounds):
         turn = {}
