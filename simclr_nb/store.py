@@ -52,6 +52,11 @@ class PictureFolder(Dataset):
         label = None if self.labels is None else self.labels[k]
         return Image.open(self.folder / self.names[k]), label
 
+    def stamps(self):
+        "Size and time of each file, which tell whether it has been changed"
+        found = (os.stat(self.folder / name) for name in self.names)
+        return [(status.st_size, status.st_mtime_ns) for status in found]
+
 # %% ../nbs/01b_store.ipynb #picture-tar
 def _members(path): # of a tar file: name -> (path, start, length)
     try:
@@ -91,6 +96,11 @@ class PictureTar(Dataset):
 
     def __len__(self):
         return len(self.names)
+
+    def stamps(self):
+        "Size and time of the tar files, which tell whether one has been changed"
+        found = [os.stat(path) for path in sorted({str(place[0]) for place in self.places})]
+        return [(status.st_size, status.st_mtime_ns) for status in found]
 
     def __getitem__(self, k):
         "A PIL image, and its label or None"
@@ -402,6 +412,8 @@ def _fingerprint(source): # what tells whether a source is the same when the wor
     for name in getattr(source, 'names', None) or []:
         digest.update(name.encode('utf-8', 'surrogateescape') + b'\n')
     digest.update(repr(getattr(source, 'labels', None)).encode())
+    if hasattr(source, 'stamps'):
+        digest.update(repr(source.stamps()).encode())
     return digest.hexdigest()[:16]
 
 def _start_worker(number): # of a DataLoader
