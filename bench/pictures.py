@@ -5,9 +5,9 @@
     python bench/pictures.py --few           # a minute, nothing is kept
 
 The folder holds 2,000 tiles of 96 to 180 pixels, cut at random from eighteen pictures, as JPEG
-files, among them a copy, a broken file and one of 16 bits. Nothing tells which picture a tile is
-from but its name, which no command looks at. The result, what the commands print and how long
-they take, is pictures.json. The map is kept in a folder that --out names.
+files, among them a copy, a broken file and one of 16 bits. Nothing tells which picture a tile
+is from but its name, which no command looks at. The result, what the commands print and how
+long they take, is pictures.json. The map is kept in a folder that --out names.
 """
 import argparse
 import json
