@@ -97,7 +97,8 @@ def _with_test_images(train, test): # a fifth of what is labelled, if there is n
     if test is not None or train.labels is None:
         return train, test
     known = train.labelled()
-    return (train, None) if len(known) < 10 else hold_out(known)
+    is_enough = len(known) >= 10 and len(known.labels.unique()) > 1
+    return hold_out(known) if is_enough else (train, None)
 
 def _measured_part(images): # of one's own pictures, at most so many
     known = images.labelled()
@@ -113,7 +114,9 @@ def _held_out_note(images, test, sha256): # sha256: of the images the encoder ha
 
 def _print_accuracy(result, labels):
     if not result['rows']:
-        why = 'no labels' if labels is None else 'fewer than ten labelled pictures'
+        why = 'no labels'
+        if labels is not None and (labels >= 0).any():
+            why = 'fewer than ten labelled pictures, or one class'
         print(f'{why}, so no accuracy')
         return
     print(f'\n{markdown_table(accuracy_table(result))}\n')
@@ -154,9 +157,10 @@ def _how_to_go_on(stop, folder, knn_every, cache): # stop: the KeyboardInterrupt
 def _monitor(train, test, config, knn_every): # for on_epoch; looks at no test image
     if not knn_every:
         return None
-    require(train.labels is not None, 'knn_every', 'be 0 without labels', knn_every)
+    has_labels = train.labels is not None and (train.labels >= 0).sum() > 1
+    require(has_labels, 'knn_every', 'be 0 without labels', knn_every)
     kept, _ = _with_test_images(train, test)
-    return knn_monitor(kept, knn_every, seed=config.seed,
+    return knn_monitor(kept.labelled(), knn_every, seed=config.seed,
                        size=config.size_to_embed)
 
 # %% ../nbs/12_cli.ipynb #job
@@ -346,7 +350,8 @@ def simclr_embed(
                            size=about['size'])
     if data not in ('sample', 'cifar10'): # a path that holds from anywhere
         data = str(Path(data).expanduser().resolve())
-    about['embedded'] = dict(data=data, split=split, reading=reading._asdict())
+    about['embedded'] = dict(data=data, split=split, reading=reading._asdict(),
+                             images=images.sha256()[:16])
     if is_first:
         save_embeddings(embeddings, h, images, about=about)
         print(f'{len(h):,} images, {h.shape[1]} numbers each, by {about["encoder"]}, '
@@ -381,6 +386,7 @@ def simclr_finetune(
                             reading)
     require(train.labels is not None, 'data', 'have labels, a folder for each class', 'none')
     train = train.labelled()
+    require(len(train) > 0, 'data', 'have labels', 'none that is known')
     images, has_test = train, test is not None
     train, test = _with_test_images(train, test)
     if test is not None and not has_test:

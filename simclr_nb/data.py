@@ -217,7 +217,8 @@ def show_image(image, # (3, H, W) or (H, W): uint8 0-255 or float 0-1
     ax.set_yticks([])
     ax.spines[:].set_visible(True) # a frame around the image, whatever the style
     if title is not None:
-        ax.set_title(title, fontsize=8, parse_math=False)
+        text = str(title).encode(errors='replace').decode() # a name may hold what is no text
+        ax.set_title(text, fontsize=8, parse_math=False)
     return ax
 
 # %% ../nbs/01_data.ipynb #show-images
@@ -367,7 +368,8 @@ def _read_csv(path): # -> pairs of a file and its label, both texts
         require('file' in columns and label in columns, 'labels',
                 f'be a CSV file whose first line names the columns file and label: {path}',
                 columns)
-        return [(str(Path(row['file'] or '')), (row[label] or '').strip()) for row in rows]
+        return [(str(Path(row['file'])), (row[label] or '').strip()) for row in rows
+                if row['file']] # spreadsheets leave empty lines at the end
 
 def _labels_of_csv(names, path): # -> a text for each name, '' where the file is silent
     given = {}
@@ -402,10 +404,11 @@ def _scaled_grey(picture): # of 16 or 32 bits a pixel -> of 8 bits, and what was
     levels = np.asarray(picture).astype(np.float32)
     if not np.isfinite(levels).all():
         raise ValueError('pixels that are not finite')
-    low, high = np.percentile(levels, (.1, 99.9))
+    low, high = np.percentile(levels, (.1, 99.9)).astype(float)
     if low == high:
-        low, high = levels.min(), max(levels.max(), levels.min() + 1)
-    grey = (255 * (levels - low) / (high - low)).clip(0, 255).round()
+        low, high = float(levels.min()), float(levels.max())
+    span = high - low if high > low else np.inf # where all is equal it becomes black
+    grey = (255 * (levels - low) / span).clip(0, 255).round()
     return (Image.fromarray(grey.astype(np.uint8)),
             f'{picture.mode} pixels, {low:g} to {high:g} became 0 to 255')
 

@@ -14,8 +14,8 @@ from .core import generator, require
 from .data import ImageSet, show_image
 
 # %% ../nbs/10c_pictures.ipynb #show-confusion
-def _plain(name):
-    return name.replace('$', r'\$') # matplotlib would read mathematics between two of them
+def _plain(name): # matplotlib would read mathematics between two $, and takes nothing but text
+    return name.encode(errors='replace').decode().replace('$', r'\$')
 
 def _write_percent(ax, percent): # into each cell of the matrix
     for row, values in enumerate(percent.tolist()):

@@ -37,8 +37,8 @@ def fit_to_number(config:TrainConfig, # of a preset
 
     The batch is at most half of the pictures, and there are at least 2,000 updates.
 
-    Raises: `ValueError` for fewer than 2 pictures, or fewer than a batch that was given."""
-    require(count >= 2, 'images', 'be at least 2', count)
+    Raises: `ValueError` for fewer than 3 pictures, or fewer than a batch that was given."""
+    require(count >= 3, 'images', 'be at least 3', count)
     changed = []
     most = max(2, _largest_power_of_two(count / 2))
     if 'batch' not in given and config.batch > most:
@@ -74,10 +74,10 @@ def fit_to_minutes(config:TrainConfig, # settings
                    given=()): # names of settings that are not to be changed
     """The settings with as many epochs as there is time for, at least one
 
-    Raises: `ValueError` for no time."""
-    require(minutes > 0, 'minutes', 'be above 0', minutes)
+    Raises: `ValueError` for no time, or more than a million minutes."""
+    require(0 < minutes <= 1e6, 'minutes', 'be above 0, at most 1e6', minutes)
     epochs = math.floor(60 * minutes / (seconds * (count // config.batch)))
-    return _with_epochs(config, max(1, epochs), given)
+    return _with_epochs(config, min(max(1, epochs), 10**9), given)
 
 # %% ../nbs/09a_plan.ipynb #bytes-per-view
 def _kept_bytes(training, rows): # for the backward pass of so many views

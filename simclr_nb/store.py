@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['STORE_FORMAT', 'PictureFolder', 'PictureTar', 'StoreFile', 'StoredImages', 'StoredNames', 'open_store',
-           'difference_hash', 'near_duplicates', 'write_store', 'Reading', 'load_data']
+           'difference_hash', 'is_passing', 'near_duplicates', 'write_store', 'Reading', 'load_data']
 
 # %% ../nbs/01b_store.ipynb #imports
-import csv, hashlib, io, json, os, shutil, signal, tarfile, warnings, zlib
+import csv, errno, hashlib, io, json, os, shutil, signal, tarfile, warnings, zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,8 +23,8 @@ from safetensors import SafetensorError, safe_open
 from torch.utils.data import DataLoader, Dataset
 
 from .cifar import cifar10
-from .core import (atomic_path, progress_bar, publish, refuse_existing, require,
-                            to_device)
+from .core import (atomic_path, describe, progress_bar, publish, refuse_existing,
+                            require, require_whole, to_device)
 from .data import (ImageSet, check_dataset, check_label, check_pictures_kept,
                             folder_labels, image_and_label, image_folder, picture_names,
                             quiet_bombs, row_numbers, sample, square_pixels, to_bytes,
@@ -72,6 +72,7 @@ def _bytes_at(place):
         file.seek(start)
         return file.read(length)
 
+# %% ../nbs/01b_store.ipynb #picture-tar-class
 class PictureTar(Dataset):
     """The pictures in tar files, with the class numbers of the .cls files beside them
 
@@ -148,7 +149,7 @@ class StoredImages:
         count = len(file.pixels) if rows is None else len(rows)
         self.shape = torch.Size((count, *file.pixels.shape[1:]))
         self.nbytes = self.shape.numel()
-        self._reader, self._ahead = None, None # see read_ahead
+        self._reader, self._reader_of, self._ahead = None, None, None # see read_ahead
 
     def __len__(self):
         return self.shape[0]
@@ -172,7 +173,10 @@ def _will_need(self:StoredImages, rows): # tell the system, where it can be told
     if not hasattr(os, 'posix_fadvise'):
         return
     length = self.file.pixels[0].nbytes
-    number = os.open(self.path, os.O_RDONLY)
+    try:
+        number = os.open(self.path, os.O_RDONLY)
+    except OSError: # it was moved; what is mapped can be read all the same
+        return
     try:
         for row in rows.tolist():
             os.posix_fadvise(number, self.file.start + row * length, length,
@@ -217,8 +221,8 @@ def _rows_of_file(self:StoredImages, rows): # rows of this set, negative ones to
 def read_ahead(self:StoredImages,
                rows): # int64 (n,), those that will be indexed next
     "Begin to read these rows in a thread, while the caller goes on"
-    if self._reader is None:
-        self._reader = ThreadPoolExecutor(1)
+    if self._reader is None or self._reader_of != os.getpid(): # a fork has no threads
+        self._reader, self._reader_of = ThreadPoolExecutor(1), os.getpid()
     rows = rows.cpu()
     self._ahead = rows, self._reader.submit(self._read, self._rows_of_file(rows))
 
@@ -257,25 +261,31 @@ def _start_of_pixels(path): # in bytes
         length = int.from_bytes(file.read(8), 'little')
         return 8 + length + json.loads(file.read(length))['images']['data_offsets'][0]
 
+def _require_store(path, words): # words: the format that its header names
+    require(words.startswith('simclr_nb store '), 'path', 'be a store, which write_store makes',
+            f'another kind of file: {path}')
+    require(words == f'simclr_nb store {STORE_FORMAT}', 'path',
+            f'be a store of version {STORE_FORMAT}; make it again from the pictures, or update '
+            'simclr_nb', words)
+
 def _read_tensors(path): # -> name -> NumPy array, mapped from the file; and about, a dict
     if not Path(path).is_file():
         raise FileNotFoundError(f'{path} does not exist')
     try:
         with safe_open(path, 'pt') as file:
             notes = file.metadata() or {}
+            _require_store(path, notes.get('format', ''))
             tensors = {name: file.get_tensor(name).numpy() for name in file.keys()}
-    except SafetensorError as e:
-        raise ValueError(f'{path} is damaged or no store: {e}'[:300]) from None
-    words = notes.get('format', '')
-    require(words.startswith('simclr_nb store '), 'path', 'be a store, which write_store makes',
-            f'another kind of file: {path}')
-    require(words == f'simclr_nb store {STORE_FORMAT}', 'path',
-            f'be a store of version {STORE_FORMAT}; make it again from the pictures, or update '
-            'simclr_nb', words)
-    text = tensors.pop('about').tobytes()
+        text = tensors.pop('about').tobytes()
+    except (SafetensorError, LookupError, TypeError, RuntimeError) as e:
+        words = f'{path} is damaged or no store: {type(e).__name__} {e}'
+        raise ValueError(words[:300]) from None
     if zlib.crc32(text) != int(notes.get('about_crc32', -1)):
         raise ValueError(f'{path} is damaged: its description does not fit its checksum')
     about = json.loads(text)
+    kinds = {name: [str(array.dtype), list(array.shape)] for name, array in tensors.items()}
+    if kinds != about['kinds']:
+        raise ValueError(f'{path} is damaged: its header does not fit its description')
     for name, checksum in about['crc32'].items():
         if zlib.crc32(tensors[name]) != checksum:
             raise ValueError(f'{path} is damaged: its {name} do not fit their checksum')
@@ -287,6 +297,7 @@ def open_store(path): # a file that write_store has made
 
     Raises: `FileNotFoundError`, or `ValueError` for a file that is damaged, of another kind or
     of another version."""
+    path = Path(path).expanduser().resolve() # holds when the current folder is another one
     tensors, about = _read_tensors(path)
     file = StoreFile(path, torch.from_numpy(tensors['images']), _start_of_pixels(path),
                      tensors['checksums'], tensors['sizes'], about)
@@ -306,10 +317,28 @@ def difference_hash(pixels): # uint8 (3, R, R)
     bits = (small[:, 1:] > small[:, :-1]).reshape(-1)
     return int(np.packbits(bits).view(np.int64)[0])
 
+# %% ../nbs/01b_store.ipynb #decoded
+_PASSING = (errno.ENOENT, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM,
+            errno.ENODEV, errno.ETIMEDOUT, errno.EHOSTDOWN)
+
+def is_passing(error:Exception): # that came when a picture was read
+    "Whether the fault may be gone later: a lost disk, or no memory, and not the picture"
+    return isinstance(error, MemoryError) or getattr(error, 'errno', None) in _PASSING
+
+def _known_label(label, k, classes): # of item k -> int, or None
+    if label is None:
+        return None
+    check_label(label, k)
+    last = 2**63 - 1 if classes is None else len(classes) - 1
+    require(-1 <= int(label) <= last, f'the label of item {k}',
+            f'lie in 0..{last}, or be -1 for unknown', int(label))
+    return int(label)
+
 class _Decoded(Dataset): # item k: facts about the picture k of a source, and its pixels
     def __init__(self, source, resolution, square):
         self.source, self.resolution, self.square = source, resolution, square
         self.names = getattr(source, 'names', None)
+        self.classes = getattr(source, 'classes', None)
 
     def __len__(self):
         return len(self.source)
@@ -323,12 +352,12 @@ class _Decoded(Dataset): # item k: facts about the picture k of a source, and it
             size = image.size
             pixels, remark = square_pixels(image, self.resolution, self.square)
         except Exception as error: # Pillow's plug-ins raise almost anything
+            if is_passing(error):
+                raise
             return [name, why_unreadable(name, error), None], None
-        if label is not None:
-            check_label(label, k)
+        label = _known_label(label, k, self.classes)
         pixels = np.ascontiguousarray(pixels)
-        facts = [zlib.crc32(pixels), None if label is None else int(label), *size,
-                 difference_hash(pixels)]
+        facts = [zlib.crc32(pixels), label, *size, difference_hash(pixels)]
         return [name, remark, facts], torch.from_numpy(pixels)
 
 def _collect(items): # of a DataLoader's batch -> facts, and the pixels of what could be read
@@ -451,8 +480,11 @@ def _explained(part): # an error of the disk also says that the work can go on
     except OSError as e:
         if e.errno is None:
             raise
-        raise OSError(e.errno, f'{os.strerror(e.errno)}: {part.path} could not be written; '
-                               'the same call goes on where it stopped') from None
+        what = f'{part.path} could not be written'
+        if is_passing(e):
+            what = f'a picture could not be read: {e.filename}'
+        raise OSError(e.errno, f'{os.strerror(e.errno)}: {what}; the same call goes on where '
+                               'it stopped') from None
 
 # %% ../nbs/01b_store.ipynb #gather-facts
 def _gather(part): # -> tensors but the pixels, hashes, remarks (name, words) of a whole journal
@@ -499,8 +531,10 @@ def _finish(part, source, plan, tensors): # write what stands behind and before 
     if getattr(source, 'names', None) is None:
         del tensors['name_ends'], tensors['name_bytes']
     classes = getattr(source, 'classes', None) if 'labels' in tensors else None
-    about = dict(plan, classes=classes and list(classes),
+    about = dict(plan, classes=None if classes is None else [str(name) for name in classes],
                  sha256=_sha256_of_pixels(part, shape, tensors['checksums']),
+                 kinds={name: [str(array.dtype), list(array.shape)]
+                        for name, array in tensors.items()} | dict(images=['uint8', shape]),
                  crc32={name: zlib.crc32(array) for name, array in tensors.items()})
     text = json.dumps(about).encode()
     end = _HEADER_BYTES + count * 3 * side**2 + len(text)
@@ -513,7 +547,6 @@ def _finish(part, source, plan, tensors): # write what stands behind and before 
                 file.write(array.tobytes())
         file.seek(0)
         file.write(_header(tensors, zlib.crc32(text)))
-    publish(part.pixels, part.path)
 
 # %% ../nbs/01b_store.ipynb #near-duplicates
 _MAX_STEPS = 1000 # of a hash among those that share a piece with it
@@ -537,20 +570,27 @@ def _alike(hashes, distance): # (n, 2) positions of hashes at most `distance` bi
     return np.unique(np.sort(np.concatenate([np.empty((0, 2), int), *found]), axis=1), axis=0)
 
 def near_duplicates(hashes, # int64 (M,), from difference_hash
-                    distance:int=3): # bits in which near-duplicates may differ
-    """A dict: row -> the earliest row that it nearly equals
+                    distance:int=3, # bits in which near-duplicates may differ
+                    most:int=5): # earlier rows to name
+    """A dict: row -> the earlier rows that it may nearly equal, at most so many, in order
 
     Rows whose hash shares a piece with more than a thousand others, as those of blank pages
     do, are compared with the next thousand of them only."""
-    unique, first_rows, inverse = np.unique(hashes.view(np.uint64), return_index=True,
-                                            return_inverse=True)
-    earliest = first_rows.copy() # by unique hash
-    for a, b in _alike(unique, distance):
-        row = min(first_rows[a], first_rows[b])
-        earliest[a], earliest[b] = min(earliest[a], row), min(earliest[b], row)
-    of_row = earliest[inverse]
-    later = np.flatnonzero(of_row < np.arange(len(hashes)))
-    return dict(zip(later.tolist(), of_row[later].tolist()))
+    unique, inverse = np.unique(hashes.view(np.uint64), return_inverse=True)
+    near = {} # position in `unique` -> those of hashes near it
+    for a, b in _alike(unique, distance).tolist():
+        near.setdefault(a, []).append(b)
+        near.setdefault(b, []).append(a)
+    seen, found = {}, {} # seen: position -> its rows so far, the first few
+    for row, position in enumerate(inverse.tolist()):
+        places = [position, *near.get(position, [])]
+        earlier = sorted(of for place in places for of in seen.get(place, []))
+        if earlier:
+            found[row] = earlier[:most]
+        rows = seen.setdefault(position, [])
+        if len(rows) < most:
+            rows.append(row)
+    return found
 
 # %% ../nbs/01b_store.ipynb #look-alike
 def _look_alike(image, other): # uint8 (3, R, R) each
@@ -558,21 +598,37 @@ def _look_alike(image, other): # uint8 (3, R, R) each
 
 # %% ../nbs/01b_store.ipynb #report-rows
 def _write_report(path, rows): # the CSV file beside the store
-    with (atomic_path(path) as temporary,
+    with (atomic_path(path, overwrite=True) as temporary,
           open(temporary, 'w', newline='', errors='surrogateescape') as file):
         table = csv.writer(file)
         table.writerow(['file', 'remark'])
         table.writerows(rows)
 
-def _report_rows(path, hashes, remarks): # and the numbers in words
-    stored = open_store(path)
-    names = stored.names or range(len(stored))
-    twins = [(row, of) for row, of in near_duplicates(hashes).items()
-             if _look_alike(stored.images[row], stored.images[of])]
+def _is_report(path): # and no file of the user's
+    return path.is_file() and path.read_bytes()[:12] == b'file,remark\r'
+
+def _report_rows(part, tensors, hashes, remarks): # and the numbers in words
+    images = open_store(part.pixels).images
+    names = range(len(images))
+    if 'name_ends' in tensors:
+        names = StoredNames(tensors['name_ends'], tensors['name_bytes'])
+    twins = []
+    for row, earlier in near_duplicates(hashes).items():
+        same = [of for of in earlier if _look_alike(images[row], images[of])]
+        twins += [(row, same[0])] if same else []
     rows = [*remarks, *((names[row], f'near-duplicate of {names[of]}') for row, of in twins)]
     unreadable = sum(words.startswith('unreadable') for _, words in remarks)
     return rows, (f'unreadable: {unreadable:,}, levels stretched: '
                   f'{len(remarks) - unreadable:,}, near-duplicates: {len(twins):,}')
+
+# %% ../nbs/01b_store.ipynb #check-names
+#| code-fold: true
+def _check_names(source): # before anything is decoded
+    names, count = getattr(source, 'names', None), len(source)
+    if names is None:
+        return
+    are_texts = len(names) == count and all(isinstance(name, str) for name in names)
+    require(are_texts, 'names of the source', f'be {count} texts', describe(names), TypeError)
 
 # %% ../nbs/01b_store.ipynb #write-store
 def write_store(path, # the file to make, which must be new
@@ -590,9 +646,16 @@ def write_store(path, # the file to make, which must be new
     or settings, `OSError` if the disk is full."""
     check_dataset(source)
     check_pictures_kept(resolution, square)
-    part, report = _Part(path), Path(path).with_suffix('.report.csv')
+    _check_names(source)
+    path = Path(path).expanduser()
+    require(path.name != '', 'path', 'name a file', repr(str(path)))
+    part, report = _Part(path), path.with_name(f'{path.name}.csv')
     plan = dict(resolution=resolution, square=square, pictures=_fingerprint(source))
-    refuse_existing(report)
+    refuse_existing(path)
+    if not (part.journal.is_file() and _is_report(report)): # of a call that was killed
+        refuse_existing(report)
+    if workers is not None:
+        require_whole('workers', workers, least=0)
     with part.locked():
         with _explained(part):
             _decode_all(part, source, plan, workers, progress)
@@ -601,9 +664,10 @@ def write_store(path, # the file to make, which must be new
                 shutil.rmtree(part.folder)
                 raise ValueError(f'no picture of the source can be read: {remarks[:5]}')
             _finish(part, source, plan, tensors)
-            rows, counts = _report_rows(path, hashes, remarks)
+            rows, counts = _report_rows(part, tensors, hashes, remarks)
             _write_report(report, rows)
-    megabytes = Path(path).stat().st_size / 1e6
+            publish(part.pixels, path)
+    megabytes = path.stat().st_size / 1e6
     return (f'{len(hashes):,} pictures of {resolution}x{resolution}, {megabytes:,.1f} MB, '
             f'in {path}\n{counts}; listed in {report}')
 

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import torch
 
+from .checkpoints import read_encoder
 from .compare import markdown_table
 from .core import generator, refuse_existing, require
-from .data import ImageSet, read_picture
-from .evaluate import load_embeddings
+from .data import ImageSet, kept_resolution, read_picture
+from .evaluate import embed, load_embeddings
 from .pictures import embedding_map
 from .search import (cluster, map_page, nearest, read_thumbnails, search_page,
                               search_table, write_clusters)
-from .store import Reading, load_data
+from .store import Reading, load_data, open_store
 
 # %% ../nbs/11d_use.ipynb #read-embeddings
 def _read_known(embeddings, folder): # -> what load_embeddings gives, with where pictures are
@@ -27,6 +28,7 @@ def _read_known(embeddings, folder): # -> what load_embeddings gives, with where
     require(known['data'] is not None, 'folder', 'be given: the embeddings do not say where '
             'their pictures are', None)
     known['split'], known['reading'] = noted.get('split', 'train'), noted.get('reading', {})
+    known['images'] = noted.get('images')
     return known
 
 def _thumbnails(known, rows, size): # of these rows, an ImageSet
@@ -39,22 +41,33 @@ def _thumbnails(known, rows, size): # of these rows, an ImageSet
     images = train if known['split'] == 'train' else test
     require(len(images) == len(known['h']), 'folder', 'hold the pictures of the embeddings, '
             f"{len(known['h']):,}", f'{len(images):,}')
+    same = known['images'] in (None, images.sha256()[:16])
+    require(same, 'folder', 'hold the pictures of the embeddings', 'others')
     return ImageSet(images.images[rows], labels, known['classes'], names)
 
-# %% ../nbs/11d_use.ipynb #simclr-search
+# %% ../nbs/11d_use.ipynb #query-of
+def _kept_as(known, size): # resolution and square, as the embedded pictures were read
+    noted = known['reading']
+    if Path(known['data']).is_file(): # a store
+        noted = open_store(known['data']).images.file.about
+    return noted.get('resolution') or kept_resolution(size), noted.get('square') or 'crop'
+
 def _query_of(query, known, run): # -> features (1, F), its row or None, an ImageSet of it
     if query in (known['names'] or []):
         row = torch.tensor([known['names'].index(query)])
         return known['h'][row], row, _thumbnails(known, row, 192)
-    from simclr_nb.export import SimCLREmbedder # loads scikit-learn, so only where needed
     run = run or (known['about'] or {}).get('encoder')
     require(run is not None, 'run', 'be given: the embeddings do not name their encoder', None)
-    h = torch.from_numpy(SimCLREmbedder(run).transform([query]))
+    encoder, about = read_encoder(run)
+    resolution, square = _kept_as(known, about['size'])
+    pixels, _ = read_picture(query, resolution, square) # as the others were
+    h = embed(encoder, torch.from_numpy(pixels.copy())[None], size=about['size'])
     require(h.shape[1] == known['h'].shape[1], 'run', 'be the encoder of the embeddings, which '
             f"have {known['h'].shape[1]} numbers", f'one with {h.shape[1]}')
-    pixels, _ = read_picture(query, 192)
-    return h, None, ImageSet(torch.from_numpy(pixels.copy())[None], names=[str(query)])
+    shown, _ = read_picture(query, 192, square)
+    return h, None, ImageSet(torch.from_numpy(shown.copy())[None], names=[str(query)])
 
+# %% ../nbs/11d_use.ipynb #simclr-search
 def simclr_search(
         query:str, # a picture file, or the name of a picture in the embeddings
         *,
@@ -123,7 +136,6 @@ def simclr_export(
         licence:str='not stated'): # of the weights, for the model card
     "Write the encoder for use without this package, checked, with a model card beside it"
     from simclr_nb import export # loads scikit-learn, which the other commands do not need
-    from simclr_nb.checkpoints import read_encoder
     kinds = dict(program=(export.export_program, '.pt2'), onnx=(export.export_onnx, '.onnx'),
                  torchvision=(export.export_torchvision, '.pth'))
     require(kind in kinds, 'kind', f'be one of {", ".join(kinds)}', repr(kind))
