@@ -384,9 +384,9 @@ def simclr_finetune(
     reading = Reading(labels=table).over(about['reading'])
     train, test = load_data(data or about.get('data') or 'sample', about['size'], cache,
                             reading)
-    require(train.labels is not None, 'data', 'have labels, a folder for each class', 'none')
     train = train.labelled()
-    require(len(train) > 0, 'data', 'have labels', 'none that is known')
+    has_labels = train.labels is not None and len(train) > 0
+    require(has_labels, 'data', 'have labels, a folder for each class', 'none')
     images, has_test = train, test is not None
     train, test = _with_test_images(train, test)
     if test is not None and not has_test:

@@ -176,7 +176,9 @@ def __repr__(self:ImageSet):
     "Number, size, memory and place of the images, and how many there are of each class"
     count, channels, H, W = self.images.shape
     megabytes = self.images.nbytes / 1e6
-    place = getattr(self.images, 'path', self.images.device) # a store has a path
+    place = self.images.device
+    if not isinstance(self.images, torch.Tensor): # a store
+        place = self.images.path.name
     text = (f'ImageSet: {count:,} images {channels}x{H}x{W}, uint8, '
             f'{megabytes:.1f} MB on {place}')
     if self.labels is None:
