@@ -191,12 +191,18 @@ class _Planned(NamedTuple):
     reading:Reading # of the pictures of a folder
     chosen:tuple # names of settings that are not to be changed
 
-def _reading_of(config, machine, reading): # as the run read its pictures, unless told otherwise
-    noted = machine.get('reading', {})
-    has_own_pictures = machine.get('data', 'sample') not in ('sample', 'cifar10')
-    if has_own_pictures and not noted: # a run of an older version
-        noted = dict(resolution=max(config.size, config.size_to_embed))
-    return reading.over(noted)
+def _reading_of(about, data, **given): # about: of a run; as it read its pictures, or as given
+    noted = dict(about.get('reading') or {})
+    is_own = data is None or str(Path(data).expanduser().resolve()) == about.get('data')
+    if not is_own:
+        noted['labels'] = None # the table of the run is of other pictures
+    return Reading(**given).over(noted)
+
+def _reading_of_run(run, data, reading): # of an older run, too, which has noted nothing
+    config, machine, _ = read_run(run)
+    if machine.get('data', 'sample') not in ('sample', 'cifar10') and 'reading' not in machine:
+        machine['reading'] = dict(resolution=max(config.size, config.size_to_embed))
+    return _reading_of(machine, data, **reading._asdict())
 
 def _planned(data, preset, runs, name, resume, reading, settings): # -> _Planned
     job, restarts = _job()
@@ -204,7 +210,7 @@ def _planned(data, preset, runs, name, resume, reading, settings): # -> _Planned
         resume = _run_of_job(runs, job, name or '*')
     config, data, origin = _chosen_settings(data, preset, resume, settings)
     if resume:
-        reading = _reading_of(config, read_run(resume)[1], reading)
+        reading = _reading_of_run(resume, None, reading)
         return _Planned(config, data, origin, Path(resume), True, reading, ())
     if reading.resolution is None:
         reading = reading._replace(resolution=kept_resolution(config.size))
@@ -313,9 +319,7 @@ def simclr_evaluate(
     if report:
         refuse_existing(report)
     keep_freed_memory()
-    reading = _reading_of(config, machine, Reading(labels=labels))
-    if data is not None and labels is None:
-        reading = reading._replace(labels=None) # those of the run are of other pictures
+    reading = _reading_of_run(run, data, Reading(labels=labels))
     train, test = load_data(data or machine.get('data', 'sample'), config.size, cache, reading)
     _evaluate_and_print(run, train, test, report=report, protocol=protocol, device=device,
                         seed=seed)
@@ -339,7 +343,7 @@ def simclr_embed(
     with join_processes(device):
         is_first = world()[0] == 0
         encoder, about = from_first(together(lambda: read_encoder(run) if is_first else None))
-        reading = Reading(square=square, labels=labels).over(about['reading'])
+        reading = _reading_of(about, data, square=square, labels=labels)
         train, test = _load_in_turn(data, about['size'], cache, reading)
         require(split == 'train' or test is not None, 'split',
                 'be train for a folder, which has no test images', repr(split))
@@ -381,9 +385,8 @@ def simclr_finetune(
     refuse_existing(classifier)
     require(0 < labels <= 1, 'labels', 'be above 0 and at most 1', labels)
     encoder, about = read_encoder(run)
-    reading = Reading(labels=table).over(about['reading'])
     train, test = load_data(data or about.get('data') or 'sample', about['size'], cache,
-                            reading)
+                            _reading_of(about, data, labels=table))
     train = train.labelled()
     has_labels = train.labels is not None and len(train) > 0
     require(has_labels, 'data', 'have labels, a folder for each class', 'none')
@@ -423,7 +426,7 @@ def simclr_predict(
     refuse_existing(predictions)
     network = load_classifier(classifier).to(pick_device(device))
     train, test = load_data(data, network.about['size'], cache,
-                            Reading().over(network.about.get('reading', {})))
+                            _reading_of(network.about, data))
     images = train if test is None else test
     keep_freed_memory()
     labels, probabilities = predict(network, images)
