@@ -138,7 +138,7 @@ def available_memory(device): # a torch device
     except OSError: # another system than Linux: half of what is built in
         if hasattr(os, 'sysconf'):
             found.append(os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') // 2)
-    return min((bytes for bytes in found if bytes is not None), default=None)
+    return min((count for count in found if count is not None), default=None)
 
 # %% ../nbs/09a_plan.ipynb #fit-to-memory
 def _gigabytes(count): # of bytes, in words
@@ -160,7 +160,7 @@ def fit_to_memory(config:TrainConfig, # settings
     if rows is None:
         return config, []
     return replace(config, micro_batch=rows), [
-        f'micro-batches of {rows} views, for {_gigabytes(available)} of memory are at hand']
+        f'micro-batches of {rows} views, because {_gigabytes(available)} of memory are free']
 
 # %% ../nbs/09a_plan.ipynb #plan-words
 def _duration(seconds): # in words
@@ -203,8 +203,8 @@ def plan_lines(config:TrainConfig, # settings
     available = available_memory(device)
     if available is not None:
         fitting = rows_that_fit(available, weights, per_view, all_rows)
-        lines.append(f'micro-batch that fits into half of the {_gigabytes(available)} at hand: '
-                     f'{"all at once" if fitting is None else f"{fitting} views"}')
+        lines.append(f'half of the {_gigabytes(available)} of free memory holds '
+                     f'{"all" if fitting is None else f"{fitting:,}"} views at once')
     lines += [f'chosen for these pictures: {sentence}' for sentence in changed]
     warning = batch_warning(config.batch, len(images))
     return [*lines, warning] if warning else lines

@@ -214,15 +214,15 @@ def verdict(result): # from evaluate_run
         has_learnt, by_labels = _by_labels(result)
         words = f'{by_labels} {partners}'
     training = result['training']
-    if training:
-        words += (f' The loss ended at {training["loss"]:.2f}, chance is '
-                  f'{training["chance"]:.2f}; {training["top1"]:.0%} of the views were nearest '
-                  'to their partner.' if training['chance'] else '')
+    if training and training['chance'] and training['top1'] is not None:
+        words += (f' At the end of training the loss was {training["loss"]:.2f}, where '
+                  f'guessing gives {training["chance"]:.2f}, and {training["top1"]:.0%} of '
+                  'the views in a batch were nearest to their partner.')
     if has_learnt:
         return True, f'It has learnt. {words}'
     advice = 'Train longer, with more epochs or minutes.'
     if learnt_partners:
-        advice = 'It finds the partners, but the labels gain nothing from it.'
+        advice = 'It finds the partners, but tells the labels no better than before training.'
     return False, f'It has learnt little. {words} {advice}'
 
 # %% ../nbs/11_report.ipynb #describe-training

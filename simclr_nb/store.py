@@ -549,14 +549,14 @@ def _finish(part, source, plan, tensors): # write what stands behind and before 
         file.write(_header(tensors, zlib.crc32(text)))
 
 # %% ../nbs/01b_store.ipynb #near-duplicates
-_MAX_STEPS = 1000 # of a hash among those that share a piece with it
+_MAX_STEPS = 1000 # a hash is compared with so many others that share a piece with it
 
 def _alike(hashes, distance): # (n, 2) positions of hashes at most `distance` bits apart
     pieces, found = distance + 1, []
     bits = 64 // pieces
     for piece in range(pieces):
         keys = (hashes >> np.uint64(piece * bits)) & np.uint64(2**bits - 1)
-        order = np.argsort(keys, kind='stable')
+        order = np.argsort(keys, kind='stable') # equal pieces become neighbours
         first = np.arange(len(order) - 1) # positions in that order that may have a partner
         for step in range(1, _MAX_STEPS):
             first = first[first + step < len(order)]
