@@ -105,6 +105,7 @@ def main():
         found = dict(machine=describe_machine(torch.device('cpu')), files=count + 3,
                      report=(place / 'mine.report.csv').read_text().splitlines(),
                      commands=kept, steps=len(history),
+                     training_seconds=history[-1]['seconds'],
                      same_picture=same_picture(known['h'], known['names']),
                      same_picture_before=same_picture(before, known['names']),
                      minutes=sum(row['seconds'] for row in kept) / 60)
