@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['write_checkpoint', 'read_checkpoint', 'save_checkpoint', 'newest_checkpoint', 'resume_run', 'open_run', 'part_name',
-           'load_newest', 'load_model', 'save_model', 'read_encoder']
+           'load_newest', 'load_model', 'weights_of', 'save_model', 'read_encoder', 'start_from', 'architecture_of',
+           'load_first']
 
 # %% ../nbs/08a_checkpoints.ipynb #imports
 import copy, hashlib, io, os, pickle
@@ -20,7 +21,7 @@ from safetensors.torch import load_file, save
 from .core import atomic_path, log_line, require, write_json
 from .resnet import (ENCODER_FORMAT, ENCODER_SETTINGS, SimCLR, has_settings,
                               load_encoder, save_encoder)
-from .runs import (RunFiles, TrainConfig, append_metrics, build_model,
+from .runs import (EncoderConfig, RunFiles, TrainConfig, append_metrics, build_model,
                             create_run, newest_run, read_run, settings_from_dict,
                             settings_to_dict)
 
@@ -110,12 +111,16 @@ def resume_run(files:RunFiles, # of a run that nobody else works on
                machine): # a dict that says where it goes on
     """State of the newest checkpoint (None if there is none) and the history up to it
 
+    Of a run that began with given weights and has no checkpoint yet: step 0 and these weights.
+
     Raises: `ValueError` for other settings, images or parts; nothing is changed then."""
     saved, recorded, history = read_run(files.folder)
     _check_same_run(files.folder, saved, config, recorded, machine)
     state, damaged = newest_checkpoint(files)
     step = 0
-    if state is not None:
+    if state is None and 'init' in recorded: # it did not begin with the weights of its seed
+        state = dict(step=0, model=_first_weights(files))
+    elif state is not None:
         _check_same_checkpoint(files.folder, state, config, machine)
         for path in damaged:
             path.rename(path.with_suffix('.damaged'))
@@ -154,6 +159,13 @@ def _check_same_run(folder, saved, config, recorded, machine):
     require(recorded.get('images_sha256') == machine['images_sha256'], 'images',
             f'be those that the run in {folder} began with', 'others')
 
+def _first_weights(files): # name -> tensor, of a run that began with given ones
+    try:
+        return load_file(files.first_weights)
+    except (SafetensorError, OSError) as e:
+        raise ValueError(f'{files.first_weights}, the weights that the run began with, is '
+                         f'missing or damaged: {e}'[:300]) from None
+
 def _check_same_checkpoint(folder, state, config, machine): # it knows whose it is, should the
     place = f'the last checkpoint in {folder}' # files beside it have been changed
     _check_settings_same(settings_from_dict(state['settings']), config, place)
@@ -165,7 +177,8 @@ def _check_same_checkpoint(folder, state, config, machine): # it knows whose it 
 def open_run(folder, # of a run, new unless it is resumed; None keeps nothing
              config:TrainConfig, # settings
              machine, # a dict that says where the run is made
-             resume:bool=False): # go on with the run in the folder
+             resume:bool=False, # go on with the run in the folder
+             first=None): # weights that a new run begins with, if not those of its seed
     """Inside, the folder is this run's alone; yields a checkpoint's state (or None), a history
 
     Raises: `ValueError`, `FileExistsError`, `FileNotFoundError` or `BlockingIOError` for a
@@ -176,7 +189,7 @@ def open_run(folder, # of a run, new unless it is resumed; None keeps nothing
         return
     files = RunFiles(folder)
     if not resume:
-        create_run(files.folder, config, machine)
+        create_run(files.folder, config, machine, first)
     elif not files.folder.is_dir():
         raise FileNotFoundError(f'folder {folder} does not exist, '
                                 'so there is no run to resume')
@@ -270,21 +283,24 @@ def load_model(folder, # of a run, ended or not
     return load_newest(folder, encoder)[0]
 
 # %% ../nbs/08a_checkpoints.ipynb #own-parts
+def weights_of(module): # encoder, head or both
+    "A copy of its weights on the CPU, name -> tensor"
+    return {name: value.detach().to('cpu', copy=True).contiguous()
+            for name, value in module.state_dict().items()}
+
 def save_model(files:RunFiles, # of the run
                model:SimCLR, # encoder and head
                size:int): # height and width of its views, pixels
     "Write encoder and head as they are now into the folder of a run"
-    def weights(module):
-        return {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
     if has_settings(model.encoder):
         save_encoder(model.encoder, files.encoder, overwrite=True, size=size)
     else:
         with atomic_path(files.encoder_weights, overwrite=True) as temporary:
-            temporary.write_bytes(save(weights(model.encoder)))
+            temporary.write_bytes(save(weights_of(model.encoder)))
         write_json(files.encoder_settings,
                    dict(format=ENCODER_FORMAT, own=part_name(model.encoder), size=size))
     with atomic_path(files.head, overwrite=True) as temporary:
-        temporary.write_bytes(save(weights(model.head)))
+        temporary.write_bytes(save(weights_of(model.head)))
 
 # %% ../nbs/08a_checkpoints.ipynb #read-encoder
 def read_encoder(run=None): # a run's folder, or the path of an encoder; None: the newest run
@@ -305,3 +321,76 @@ def read_encoder(run=None): # a run's folder, or the path of an encoder; None: t
     about |= {key: machine.get(key) for key in ('data', 'images_sha256')}
     about['reading'] = machine.get('reading', {}) # how pictures of a folder were read
     return model.encoder.eval(), about
+
+# %% ../nbs/08a_checkpoints.ipynb #start-from
+def _check_same_architecture(config, other, place): # of encoders
+    for name in ENCODER_SETTINGS:
+        require(config[name] == other[name], 'encoder' if name == 'architecture' else name,
+                f'be {other[name]!r}, as of the encoder in {place}', repr(config[name]))
+
+def _model_to_begin_with(path, own): # -> encoder, head or None, steps or None
+    if not path.is_dir():
+        return load_encoder(path), None, None
+    recorded = read_run(path)[1].get('parts', {}).get('encoder')
+    model, steps = load_newest(path, own if recorded else None)
+    return model.encoder, model.head, steps
+
+def start_from(model:SimCLR, # encoder and head; their weights are changed
+               init): # a run's folder, or the path of an encoder
+    """Give a model the weights of another; a dict of what was taken
+
+    That is `encoder`, the path; `steps`, which a run had done, else None; and `head`, whether
+    the head was taken, too: if it is a run's and of the same shape.
+
+    Raises: `ValueError` for another architecture, and what `load_newest` and `load_encoder`
+    raise."""
+    path = Path(init)
+    encoder, head, steps = _model_to_begin_with(path, model.encoder)
+    if has_settings(encoder) and has_settings(model.encoder):
+        _check_same_architecture(model.encoder.config, encoder.config, path)
+    try:
+        model.encoder.load_state_dict(encoder.state_dict())
+    except RuntimeError as e:
+        raise ValueError(f'init must be an encoder with the same weights as this one, got '
+                         f'{path}: {e}'[:300]) from None
+    takes_head = head is not None and str(head) == str(model.head)
+    if takes_head:
+        model.head.load_state_dict(head.state_dict())
+    return dict(encoder=str(path.resolve()), steps=steps, head=takes_head)
+
+# %% ../nbs/08a_checkpoints.ipynb #architecture-of
+_OF_HEAD = ('head_hidden', 'head_out', 'head_layers', 'head_norm')
+
+def architecture_of(init): # a run's folder, or the path of an encoder
+    """The settings of an encoder, and of a run's head: a dict, names of `TrainConfig` -> values
+
+    Raises: `ValueError` for an encoder of the user's own, and what `read_run` and
+    `load_encoder` raise."""
+    path = Path(init)
+    if not path.is_dir():
+        known = dict(load_encoder(path).config)
+        known['encoder'] = known['architecture']
+        return {field.name: known[field.name] for field in fields(EncoderConfig)
+                if field.name in known}
+    config, machine, _ = read_run(path)
+    own = machine.get('parts', {}).get('encoder')
+    require(own is None, 'init', 'be an encoder that settings describe', f'{own} in {path}')
+    names = (*(field.name for field in fields(EncoderConfig)), *_OF_HEAD)
+    return {name: getattr(config, name) for name in names}
+
+# %% ../nbs/08a_checkpoints.ipynb #load-first
+def load_first(folder, # of a run
+               encoder=None): # an nn.Module like the run's, if it has one of its own
+    """Encoder and head as a run began that was given its weights, in eval mode; else None
+
+    Raises: `ValueError` if they are damaged or do not fit, or for another encoder."""
+    files = RunFiles(folder)
+    config, machine, _ = read_run(folder)
+    if 'init' not in machine:
+        return None
+    model = _build_again(config, machine, encoder, folder)
+    try:
+        model.load_state_dict(_first_weights(files))
+    except RuntimeError as e:
+        raise ValueError(f'{files.first_weights} does not fit the settings: {e}'[:300]) from None
+    return model.eval()

@@ -10,11 +10,11 @@ __all__ = ['COMMANDS', 'default_preset', 'simclr_pretrain', 'simclr_evaluate', '
 
 # %% ../nbs/12_cli.ipynb #imports
 import csv, json, os, shlex, socket, sys, textwrap
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from .checkpoints import read_encoder
+from .checkpoints import architecture_of, read_encoder
 from .cifar import cifar10, fetch_cifar10
 from .compare import markdown_table, wilson_interval
 from .core import atomic_path, keep_freed_memory, pick_device, refuse_existing, require
@@ -24,10 +24,10 @@ from .evaluate import (accuracy, embed_together, knn_monitor, label_subset,
                                 save_embeddings)
 from .finetune import fine_tune, load_classifier, predict, save_classifier
 from .lars import peak_lr
-from .plan import (batch_warning, fit_to_memory, fit_to_minutes, fit_to_number,
-                            plan_lines, seconds_per_step)
+from .plan import (batch_warning, extended, fit_to_memory, fit_to_minutes,
+                            fit_to_number, plan_lines, seconds_per_step)
 from .report import accuracy_table, evaluate_run, gain_table
-from .runs import PRESETS, RunFiles, free_folder, newest_run, read_run
+from .runs import (PRESETS, RunFiles, TrainConfig, free_folder, newest_run, read_run)
 from .shell import run_command, summary
 from .store import (PictureFolder, PictureTar, Reading, load_data, open_store,
                              write_store)
@@ -54,7 +54,7 @@ def default_preset(data:str, # sample, cifar10, or the path of a folder or store
     return 'gpu18', f'the data are more than the sample, the device is {device}'
 
 # %% ../nbs/12_cli.ipynb #chosen-settings
-def _chosen_settings(data, preset, resume, settings): # -> TrainConfig, data, their origin
+def _chosen_settings(data, preset, resume, init, settings): # -> TrainConfig, data, origin
     if resume:
         config, machine, _ = read_run(resume)
         data = data or machine.get('data', 'sample')
@@ -63,7 +63,11 @@ def _chosen_settings(data, preset, resume, settings): # -> TrainConfig, data, th
     if preset is None:
         preset, why = default_preset(data, settings.get('device', 'auto'))
     require(preset in PRESETS, 'preset', f'be one of {", ".join(PRESETS)}', repr(preset))
-    return replace(PRESETS[preset], **settings), data, f'preset {preset}: {why}'
+    origin = f'preset {preset}: {why}'
+    if init:
+        settings = architecture_of(init) | settings
+        origin += f'; architecture and first weights of {init}'
+    return replace(PRESETS[preset], **settings), data, origin
 
 # %% ../nbs/12_cli.ipynb #announce
 def _remarks(config, count): # count: of images
@@ -190,6 +194,7 @@ class _Planned(NamedTuple):
     goes_on:bool # whether it is there already
     reading:Reading # of the pictures of a folder
     chosen:tuple # names of settings that are not to be changed
+    init:str=None # a run's folder or an encoder's path, to begin with
 
 def _reading_of(about, data, **given): # about: of a run; as it read its pictures, or as given
     noted = dict(about.get('reading') or {})
@@ -204,11 +209,36 @@ def _reading_of_run(run, data, reading): # of an older run, too, which has noted
         machine['reading'] = dict(resolution=max(config.size, config.size_to_embed))
     return _reading_of(machine, data, **reading._asdict())
 
-def _planned(data, preset, runs, name, resume, reading, settings): # -> _Planned
+# %% ../nbs/12_cli.ipynb #planned-whole
+def _extension(run, epochs, data, name, reading, settings): # -> _Planned, for a finished run
+    require(RunFiles(run).head.is_file(), 'resume', 'be a run that has ended, to be extended; '
+            'let it go on first', run)
+    config, machine, _ = read_run(run)
+    config = replace(extended(config, epochs), **settings)
+    data = data or machine.get('data', 'sample')
+    parent = Path(run).resolve().parent
+    folder = parent / name if name else free_folder(parent, f'{Path(run).resolve().name}-more')
+    chosen = tuple(field.name for field in fields(TrainConfig))
+    return _Planned(config, data, f'settings and weights of {run}, {epochs} epochs more', folder,
+                    False, _reading_of_run(run, data, reading), chosen, run)
+
+def _of_earlier_start(runs, name, resume, extend): # the run of a job that torchrun begins anew
     job, restarts = _job()
-    if restarts and not resume:
-        resume = _run_of_job(runs, job, name or '*')
-    config, data, origin = _chosen_settings(data, preset, resume, settings)
+    if not restarts or (resume and not extend):
+        return None
+    return _run_of_job(Path(resume).resolve().parent if extend else runs, job, name or '*')
+
+def _planned(data, preset, runs, name, resume, init, extend, reading, settings): # -> _Planned
+    require(init is None or not resume, 'init', 'be left out where a run is named to resume',
+            init)
+    require(extend is None or resume, 'extend', 'come with resume, the run that has ended',
+            extend)
+    earlier = _of_earlier_start(runs, name, resume, extend)
+    if earlier:
+        resume, init, extend = earlier, None, None
+    if extend is not None:
+        return _extension(resume, extend, data, name, reading, settings)
+    config, data, origin = _chosen_settings(data, preset, resume, init, settings)
     if resume:
         reading = _reading_of_run(resume, None, reading)
         return _Planned(config, data, origin, Path(resume), True, reading, ())
@@ -217,7 +247,7 @@ def _planned(data, preset, runs, name, resume, reading, settings): # -> _Planned
     folder = free_folder(runs, f'{Path(data).stem}-{config.encoder}')
     if name:
         folder = Path(runs) / name
-    return _Planned(config, data, origin, folder, False, reading, tuple(settings))
+    return _Planned(config, data, origin, folder, False, reading, tuple(settings), init)
 
 # %% ../nbs/12_cli.ipynb #fitted
 def _fitted(planned, train, minutes): # -> TrainConfig, sentences on what was changed
@@ -268,6 +298,8 @@ def simclr_pretrain(
         runs:str='runs', # folder that holds the runs
         name:str=None, # the run's own, new folder in it; else the next free number
         resume:str=None, # folder of a run to go on with; preset, runs, name do not matter then
+        init:str=None, # a run or encoder to begin with: its architecture, its weights
+        extend:int=None, # epochs more for the ended run of --resume, as a new run beside it
         minutes:float=None, # of training, instead of epochs; steps are timed first
         plan:bool=False, # say what the run would take, and do not train
         knn_every:int=0, # epochs between two kNN accuracies on held-out images; 0: none
@@ -280,8 +312,8 @@ def simclr_pretrain(
     with join_processes(settings.get('device', 'auto')):
         is_first = world()[0] == 0
         planned = from_first(together(lambda: _planned(
-            data, preset, runs, name, resume, Reading(resolution, square, labels), settings)
-            if is_first else None))
+            data, preset, runs, name, resume, init, extend,
+            Reading(resolution, square, labels), settings) if is_first else None))
         train, test = _load_in_turn(planned.data, planned.config.size, cache, planned.reading)
         config, changed = _fitted(planned, train, minutes)
         if plan:
@@ -292,7 +324,7 @@ def simclr_pretrain(
             _announce(planned.origin, train, config, planned.folder, changed)
         try:
             pretrain(config, train, monitor, planned.folder, resume=planned.goes_on,
-                     about=_about(planned))
+                     about=_about(planned), init=planned.init)
         except KeyboardInterrupt as stop:
             if not is_first:
                 sys.exit(1)

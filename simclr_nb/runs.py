@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from fastcore.basics import patch
+from safetensors.torch import save
 
 from .augment import MAX_STRENGTH, SimCLRAugment
 from .core import describe, generator, require, write_json
@@ -226,6 +227,7 @@ class RunFiles:
         self.settings = self.folder / 'settings.json'
         self.machine = self.folder / 'machine.json'
         self.metrics = self.folder / 'metrics.jsonl'
+        self.first_weights = self.folder / 'first.safetensors' # only if given
         self.encoder = self.folder / 'encoder' # for save_encoder: the next two without suffix
         self.encoder_weights = self.folder / 'encoder.safetensors'
         self.encoder_settings = self.folder / 'encoder.json'
@@ -246,7 +248,8 @@ class RunFiles:
 # %% ../nbs/08_runs.ipynb #create-run
 def create_run(folder, # a new folder
                config:TrainConfig, # settings
-               machine): # a dict that says where the run is made
+               machine, # a dict that says where the run is made
+               first=None): # weights to begin with, name -> tensor; None: those of the seed
     """Make the folder of a new run with its settings, machine and empty metrics
 
     Raises: `FileExistsError` if it is there, `OSError` if it cannot be made."""
@@ -263,6 +266,8 @@ def create_run(folder, # a new folder
             write_json(made.settings, settings_to_dict(config))
             write_json(made.machine, machine)
             made.metrics.touch()
+            if first is not None:
+                made.first_weights.write_bytes(save(first))
             os.rename(made.folder, folder)
     except OSError as e:
         raise OSError(e.errno,

@@ -19,7 +19,8 @@ from torch.nn.utils import get_total_norm
 import simclr_nb
 from .accumulate import accumulate, is_out_of_memory, refuse_batch_norm
 from .augment import Views
-from .checkpoints import open_run, part_name, save_checkpoint, save_model
+from .checkpoints import (open_run, part_name, save_checkpoint, save_model,
+                                   start_from, weights_of)
 from .compiling import choose_compiled, compile_model
 from .core import (describe, describe_machine, full_precision, generator, has_bf16,
                             log_line, part_times, pick_device, progress_bar, read_later,
@@ -170,6 +171,7 @@ class Training:
     loss:object # z -> scalar, or None for NT-Xent
     bf16:bool # encoder and head under autocast
     micro_batch:int # rows of views computed at a time; None: all
+    init:dict=None # whose weights it begins with, from start_from; None: drawn from the seed
     keep:object='auto' # graphs kept, see accumulate; trades memory for time
     epoch:int=-1 # the epoch whose order of images is at hand
     order:torch.Tensor=None # a permutation of the images
@@ -234,7 +236,8 @@ def prepare(config:TrainConfig, # settings
             images:ImageSet, # labels are not used
             encoder=None, # an nn.Module of your own: views -> h (n, F)
             augment=None, # an augmentation of your own, with draw and apply
-            loss=None) -> Training: # a loss of your own: z (2N, D) -> scalar
+            loss=None, # a loss of your own: z (2N, D) -> scalar
+            init=None) -> Training: # a run's folder or an encoder's path, to begin with
     """Model, optimiser and images of a run on its device, before the first step
 
     An augmentation of your own has `draw(n, generator, hw)`, which gives a table of random
@@ -243,7 +246,8 @@ def prepare(config:TrainConfig, # settings
     nothing: with micro-batches it runs twice on the same rows. It is given rows of the table on
     the images' device if the table is a tensor. A loss has no weights.
 
-    Raises: `TypeError` or `ValueError` for what does not fit together."""
+    Raises: `TypeError` or `ValueError` for what does not fit together, and what `start_from`
+    raises."""
     _check_images(config, images)
     _check_processes(config)
     _check_own_parts(augment, loss)
@@ -253,14 +257,17 @@ def prepare(config:TrainConfig, # settings
         bf16 = has_bf16(device)
     augment = augment or config.augmentation()
     layout = torch.channels_last if config.channels_last else torch.preserve_format
-    model = build_model(config, encoder).to(device, memory_format=layout).train()
+    model = build_model(config, encoder)
+    begun_with = None if init is None else start_from(model, init)
+    model = model.to(device, memory_format=layout).train()
     refuse_batch_norm(model, config.micro_batch, 2 * config.batch)
     optimiser = LARS(param_groups(model, config.weight_decay), lr=0.,
                      momentum=config.momentum, trust_coefficient=config.trust_coefficient)
     _check_one_view(model, config, device, bf16)
     forward = compile_model(model) if config.compile is True else model
     return Training(config, model, forward, optimiser, images=images.images.to(device),
-                    augment=augment, loss=loss, bf16=bf16, micro_batch=config.micro_batch)
+                    augment=augment, loss=loss, bf16=bf16, micro_batch=config.micro_batch,
+                    init=begun_with)
 
 # %% ../nbs/09_train.ipynb #step-views
 def _rows(training, step): # those of the N images of this step, int64 (N,), on the CPU
@@ -425,8 +432,10 @@ def _describe_run(training, images, folder, about, *own_parts): # the content of
     machine['processes'] = world()[1]
     machine['images'] = len(images)
     machine['images_sha256'] = images.sha256() if folder or world()[1] > 1 else None
-    measured = sorted({*machine, 'parts', 'resumed'} & (about or {}).keys())
+    measured = sorted({*machine, 'parts', 'resumed', 'init'} & (about or {}).keys())
     require(not measured, 'about', 'hold other names than what is measured', measured)
+    if training.init:
+        machine['init'] = training.init
     names = {name: part_name(part)
              for name, part in zip(('encoder', 'augment', 'loss'), own_parts)
              if part is not None}
@@ -438,6 +447,7 @@ def _restore(training, state): # a checkpoint's or None; -> steps done, seconds 
     done, seconds = 0, 0.
     if state is not None:
         training.model.load_state_dict(state['model'])
+    if state is not None and state['step'] > 0: # else it has only the weights it began with
         training.optimiser.load_state_dict(state['optimiser'])
         training.bf16 = state['bf16']
         training.micro_batch = state['micro_batch'] # as asked anew, else what fitted
@@ -561,10 +571,11 @@ def _threads_of_run(config, folder, resume): # as set, or as the run began, or a
         torch.set_num_threads(before)
 
 @contextmanager
-def _open_together(folder, config, machine, resume): # as open_run, in the first process
+def _open_together(folder, training, machine, resume): # as open_run, in the first process
+    first = weights_of(training.model) if training.init else None
     with ExitStack() as stack:
-        yield _of_first(
-            lambda: stack.enter_context(open_run(folder, config, machine, resume)))
+        yield _of_first(lambda: stack.enter_context(
+            open_run(folder, training.config, machine, resume, first)))
 
 
 # %% ../nbs/09_train.ipynb #same-in-all
@@ -611,12 +622,13 @@ def _model_in_words(training): # name -> what must be the same in all processes
 
 # %% ../nbs/09_train.ipynb #require-same-run
 #| code-fold: true
-def _require_same_settings(config, folder, resume, own_parts): # before all other exchanges
+def _require_same_settings(config, folder, resume, own_parts, init):
+    # before all other exchanges
     if world()[1] == 1:
         return
     about = {'code': _hash_of_code(own_parts), 'torch': torch.__version__,
              'instructions of the CPU': torch.backends.cpu.get_cpu_capability(),
-             'a folder': folder is not None, 'resume': resume}
+             'a folder': folder is not None, 'resume': resume, 'init': str(init)}
     require_same(about | settings_to_dict(config))
 
 def _run_in_words(training, machine): # name -> what must be the same before the first step
@@ -641,15 +653,16 @@ def _require_same_model(training): # in all processes
 # %% ../nbs/09_train.ipynb #joined
 #| code-fold: true
 @contextmanager
-def _joined(config, folder, resume, own_parts): # processes that agree, with the run's threads
+def _joined(config, folder, resume, own_parts, init):
+    # processes that agree, with the run's threads
     with join_processes(config.device):
-        _require_same_settings(config, folder, resume, own_parts)
+        _require_same_settings(config, folder, resume, own_parts, init)
         with _threads_of_run(config, folder, resume):
             yield
 
-def _prepare_together(config, images, folder, resume, progress, about, own_parts):
+def _prepare_together(config, images, folder, resume, progress, about, own_parts, init):
     # -> Training, the content of machine.json
-    training = together(lambda: prepare(config, images, *own_parts))
+    training = together(lambda: prepare(config, images, *own_parts, init))
     _settle_compile(training, folder, resume, progress)
     machine = _describe_run(training, images, folder, about, *own_parts)
     _require_same_run(training, machine)
@@ -687,7 +700,8 @@ def pretrain(config:TrainConfig, # settings
              *,
              encoder=None, # an nn.Module of your own, trained in place; see prepare
              augment=None, # an augmentation of your own; see prepare
-             loss=None): # a loss of your own; see prepare
+             loss=None, # a loss of your own; see prepare
+             init=None): # a run's folder or an encoder's path, whose weights to begin with
     """The trained model and the history, a dict per step (SimCLR: paper, Algorithm 1)
 
     Raises: before anything is written `TypeError` or `ValueError` for what does not fit,
@@ -701,12 +715,13 @@ def pretrain(config:TrainConfig, # settings
     kind: all call it with equal arguments; the first writes and calls `on_epoch` and `on_step`,
     which must not change the model then. What fails in one process, or differs, ends all, with
     what `join_processes`, `together` and `require_same` raise."""
+    require(init is None or not resume, 'init', 'be None where a run goes on', init)
     own_parts = (encoder, augment, loss)
-    with _joined(config, folder, resume, own_parts):
+    with _joined(config, folder, resume, own_parts, init):
         training, machine = _prepare_together(config, images, folder, resume, progress, about,
-                                              own_parts)
+                                              own_parts, init)
         with (noted_signals(folder is not None) as signals,
-              _open_together(folder, config, machine, resume) as (state, history)):
+              _open_together(folder, training, machine, resume) as (state, history)):
             start, seconds_before = _restore(training, state)
             first = world()[0] == 0
             record = _Record(training, folder if first else None, machine, history,
