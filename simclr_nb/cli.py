@@ -27,6 +27,7 @@ from .lars import peak_lr
 from .plan import (batch_warning, extended, fit_to_memory, fit_to_minutes,
                             fit_to_number, plan_lines, seconds_per_step)
 from .report import accuracy_table, evaluate_run, gain_table
+from .resnet import TORCHVISION
 from .runs import (PRESETS, RunFiles, TrainConfig, free_folder, newest_run, read_run)
 from .shell import run_command, summary
 from .store import (PictureFolder, PictureTar, Reading, load_data, open_store,
@@ -54,6 +55,15 @@ def default_preset(data:str, # sample, cifar10, or the path of a folder or store
     return 'gpu18', f'the data are more than the sample, the device is {device}'
 
 # %% ../nbs/12_cli.ipynb #chosen-settings
+_OF_RESNETS = ('width', 'stem', 'zero_init', 'weight_standardised')
+
+def _with_preset(preset, settings): # -> TrainConfig
+    if str(settings.get('encoder')).startswith(TORCHVISION): # which has no such settings
+        unset = {field.name: field.default for field in fields(TrainConfig)
+                 if field.name in _OF_RESNETS}
+        settings = unset | settings
+    return replace(PRESETS[preset], **settings)
+
 def _chosen_settings(data, preset, resume, init, settings): # -> TrainConfig, data, origin
     if resume:
         config, machine, _ = read_run(resume)
@@ -67,7 +77,7 @@ def _chosen_settings(data, preset, resume, init, settings): # -> TrainConfig, da
     if init:
         settings = architecture_of(init) | settings
         origin += f'; architecture and first weights of {init}'
-    return replace(PRESETS[preset], **settings), data, origin
+    return _with_preset(preset, settings), data, origin
 
 # %% ../nbs/12_cli.ipynb #announce
 def _remarks(config, count): # count: of images
@@ -244,7 +254,8 @@ def _planned(data, preset, runs, name, resume, init, extend, reading, settings):
         return _Planned(config, data, origin, Path(resume), True, reading, ())
     if reading.resolution is None:
         reading = reading._replace(resolution=kept_resolution(config.size))
-    folder = free_folder(runs, f'{Path(data).stem}-{config.encoder}')
+    encoder = config.encoder.removeprefix(TORCHVISION)
+    folder = free_folder(runs, f'{Path(data).stem}-{encoder}')
     if name:
         folder = Path(runs) / name
     return _Planned(config, data, origin, folder, False, reading, tuple(settings), init)

@@ -99,8 +99,6 @@ def _has_seen(machine, images): # whether a run was trained on this very set
     return images is not None and machine.get('images_sha256') == images.sha256()
 
 def _steps_in_all(config, machine, history, train): # None where it cannot be told
-    if 'init' in machine:
-        notes.append(f"It began with the weights of {machine['init']['encoder']}.")
     if _has_seen(machine, train):
         return config.epochs * (len(train) // config.batch)
     # the first step of epoch e is e times the steps of an epoch, later ones are more
@@ -121,6 +119,8 @@ def _notes(state, machine, train, test): # sentences that a reader of the result
         of = f" of {state['steps_in_all']:,}" if state['steps_in_all'] else ''
         notes = ['The run has not ended: it is measured at its newest checkpoint, '
                  f"after {state['steps']:,}{of} steps."]
+    if 'init' in machine:
+        notes.append(f"It began with the weights of {machine['init']['encoder']}.")
     if _has_seen(machine, train):
         notes.append('The encoder has seen these training images, without their labels.')
     if _has_seen(machine, test):
