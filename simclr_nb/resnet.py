@@ -264,7 +264,7 @@ def check_architecture(architecture, # as build_encoder takes it, and so the nex
         return
     is_name = str(architecture).startswith(TORCHVISION)
     if not is_name or architecture.removeprefix(TORCHVISION) not in _torchvision_names():
-        raise ValueError(f'{argument} must be one of {", ".join(ENCODERS)} or {TORCHVISION}NAME '
+        raise ValueError(f'{argument} must be one of {", ".join(ENCODERS)} or torchvision:NAME '
                          f"of torchvision's classification networks, got {architecture!r}"
                          f'{_near(architecture)}')
     words = f'for {architecture}, which has no such setting'
