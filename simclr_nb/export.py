@@ -317,24 +317,6 @@ def _norm_layer(encoder): # Python for torchvision's norm_layer; '' for its own,
     count = counts.pop() if len(counts) == 1 else f'{groups}[channels]'
     return f'norm_layer=lambda channels: torch.nn.GroupNorm({count}, channels)'
 
-def _lines_by_name(encoder): # of a network of torchvision
-    options = [f'{name}={value}'
-               for name, value in TORCHVISION_OPTIONS.get(encoder.name, {}).items()]
-    asked = ', '.join([repr(encoder.name), 'weights=None', *options])
-    lines = ['import torch, torchvision', f'model = torchvision.models.get_model({asked})']
-    groups = _group_counts(encoder)
-    if groups:
-        lines += [f'groups = {groups} # channels: groups',
-                  'for name, norm in list(model.named_modules()):',
-                  '    if isinstance(norm, torch.nn.BatchNorm2d):',
-                  '        channels = norm.num_features',
-                  '        norm = torch.nn.GroupNorm(groups[channels], channels, norm.eps)',
-                  '        model.set_submodule(name, norm)']
-    mean, std = ([round(value, 3) for value in part.flatten().tolist()]
-                 for part in (encoder.mean, encoder.std))
-    return [*lines, f'model.set_submodule({encoder.classifier!r}, torch.nn.Identity())',
-            f'normalise = torchvision.transforms.Normalize({mean}, {std})']
-
 def torchvision_lines(encoder): # a resnet18, .. of width 64, or one of torchvision's
     """The lines of Python that build torchvision's network for an encoder's weights, a list
 
@@ -353,6 +335,26 @@ def torchvision_lines(encoder): # a resnet18, .. of width 64, or one of torchvis
         lines += ['model.conv1 = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False)',
                   'model.maxpool = torch.nn.Identity()']
     return [*lines, 'model.fc = torch.nn.Identity()']
+
+# %% ../nbs/11c_export.ipynb #lines-by-name
+#| code-fold: true
+def _lines_by_name(encoder): # of a network of torchvision
+    options = [f'{name}={value}'
+               for name, value in TORCHVISION_OPTIONS.get(encoder.name, {}).items()]
+    asked = ', '.join([repr(encoder.name), 'weights=None', *options])
+    lines = ['import torch, torchvision', f'model = torchvision.models.get_model({asked})']
+    groups = _group_counts(encoder)
+    if groups:
+        lines += [f'groups = {groups} # channels: groups',
+                  'for name, norm in list(model.named_modules()):',
+                  '    if isinstance(norm, torch.nn.BatchNorm2d):',
+                  '        channels = norm.num_features',
+                  '        norm = torch.nn.GroupNorm(groups[channels], channels, norm.eps)',
+                  '        model.set_submodule(name, norm)']
+    mean, std = ([round(value, 3) for value in part.flatten().tolist()]
+                 for part in (encoder.mean, encoder.std))
+    return [*lines, f'model.set_submodule({encoder.classifier!r}, torch.nn.Identity())',
+            f'normalise = torchvision.transforms.Normalize({mean}, {std})']
 
 # %% ../nbs/11c_export.ipynb #export-torchvision
 def export_torchvision(encoder, # a resnet18, .. of width 64, or one of torchvision's
