@@ -26,7 +26,8 @@ from .core import (atomic_path, describe, pick_device, refuse_existing, require,
 from .data import kept_resolution, quiet_bombs, read_picture, sample, square_pixels
 from .evaluate import embed, noted_size
 from .report import accuracy_table
-from .resnet import ENCODER_SETTINGS, build_encoder, has_settings
+from .resnet import (ENCODER_SETTINGS, TORCHVISION_OPTIONS, TorchvisionEncoder,
+                              build_encoder, has_settings)
 from .runs import RunFiles, count_features, read_run
 
 # %% ../nbs/11c_export.ipynb #bytes-to-features
@@ -160,7 +161,8 @@ def model_card(name:str, # of the file that it stands beside
     features = count_features(encoder, size)
     kind = type(encoder).__name__
     if has_settings(encoder):
-        kind = f"{encoder.config['architecture']} of width {encoder.config['width']}"
+        kind, width = (encoder.config[name] for name in ('architecture', 'width'))
+        kind += f' of width {width}' if width else '' # torchvision's have none
     what = f'An encoder of pictures, {kind}, which gives {features} numbers for each.'
     parts = [('Use', ['\n'.join(['```python', *lines, '```']),
                       f'**Input**: {inputs}',
@@ -303,19 +305,24 @@ def export_onnx(encoder, # views (n, 3, H, W) in 0..1 -> h (n, F)
     return _write_export(path, content, card, difference)
 
 # %% ../nbs/11c_export.ipynb #torchvision-lines
+def _group_counts(encoder): # channels of a GroupNorm -> its groups
+    return {norm.num_channels: norm.num_groups for norm in encoder.modules()
+            if isinstance(norm, nn.GroupNorm)}
+
 def _norm_layer(encoder): # Python for torchvision's norm_layer; '' for its own, BatchNorm
-    groups = {norm.num_channels: norm.num_groups for norm in encoder.modules()
-              if isinstance(norm, nn.GroupNorm)}
+    groups = _group_counts(encoder)
     if not groups:
         return ''
     counts = set(groups.values())
     count = counts.pop() if len(counts) == 1 else f'{groups}[channels]'
     return f'norm_layer=lambda channels: torch.nn.GroupNorm({count}, channels)'
 
-def torchvision_lines(encoder): # a resnet18, resnet34 or resnet50 of width 64
+def torchvision_lines(encoder): # a resnet18, .. of width 64, or one of torchvision's
     """The lines of Python that build torchvision's network for an encoder's weights, a list
 
     Raises: `ValueError` for an encoder of which torchvision has no like."""
+    if isinstance(encoder, TorchvisionEncoder):
+        return _lines_by_name(encoder)
     settings = encoder.config if has_settings(encoder) else {}
     name, width = settings.get('architecture'), settings.get('width')
     fits = name in ('resnet18', 'resnet34', 'resnet50') and width == 64
@@ -329,8 +336,28 @@ def torchvision_lines(encoder): # a resnet18, resnet34 or resnet50 of width 64
                   'model.maxpool = torch.nn.Identity()']
     return [*lines, 'model.fc = torch.nn.Identity()']
 
+# %% ../nbs/11c_export.ipynb #lines-by-name
+#| code-fold: true
+def _lines_by_name(encoder): # of a network of torchvision
+    options = [f'{name}={value}'
+               for name, value in TORCHVISION_OPTIONS.get(encoder.name, {}).items()]
+    asked = ', '.join([repr(encoder.name), 'weights=None', *options])
+    lines = ['import torch, torchvision', f'model = torchvision.models.get_model({asked})']
+    groups = _group_counts(encoder)
+    if groups:
+        lines += [f'groups = {groups} # channels: groups',
+                  'for name, norm in list(model.named_modules()):',
+                  '    if isinstance(norm, torch.nn.BatchNorm2d):',
+                  '        channels = norm.num_features',
+                  '        norm = torch.nn.GroupNorm(groups[channels], channels, norm.eps)',
+                  '        model.set_submodule(name, norm)']
+    mean, std = ([round(value, 3) for value in part.flatten().tolist()]
+                 for part in (encoder.mean, encoder.std))
+    return [*lines, f'model.set_submodule({encoder.classifier!r}, torch.nn.Identity())',
+            f'normalise = torchvision.transforms.Normalize({mean}, {std})']
+
 # %% ../nbs/11c_export.ipynb #export-torchvision
-def export_torchvision(encoder, # a resnet18, resnet34 or resnet50 of width 64
+def export_torchvision(encoder, # a resnet18, .. of width 64, or one of torchvision's
                        path, # the file to make, .pth
                        size:int=None, # of the encoder's images, pixels; None: its noted size
                        about=None, # from read_encoder, for the card
@@ -343,19 +370,24 @@ def export_torchvision(encoder, # a resnet18, resnet34 or resnet50 of width 64
     Raises: as `export_program`, and `ValueError` for an encoder that torchvision lacks."""
     path, size = _check_export(encoder, path, '.pth', size, licence)
     lines, content = torchvision_lines(encoder), io.BytesIO()
-    torch.save({name: value.cpu().contiguous().clone()
-                for name, value in encoder.plain_state_dict().items()}, content)
+    is_theirs = isinstance(encoder, TorchvisionEncoder)
+    state = encoder.network.state_dict() if is_theirs else encoder.plain_state_dict()
+    torch.save({name: value.cpu().contiguous().clone() for name, value in state.items()},
+               content)
     content.seek(0)
     built = {}
     with torch.random.fork_rng(devices=[]): # layers draw weights when made, to no end
         exec('\n'.join(lines), built) # the card's lines, made of our own words alone
     model = built['model'].eval().requires_grad_(False)
     model.load_state_dict(torch.load(content, weights_only=True), strict=True)
+    if is_theirs:
+        model = nn.Sequential(built['normalise'], model)
     difference = _difference(_BytesToFeatures(model, size), encoder, size)
     lines += [f'model.load_state_dict(torch.load({path.name!r}), strict=True)',
-              'h = model.eval()(images)']
+              f"h = model.eval()({'normalise(images)' if is_theirs else 'images'})"]
     inputs = (f'float (n, 3, {size}, {size}), RGB in 0..1, that is bytes divided by 255, and '
-              'not normalised by mean and standard deviation.')
+              'not normalised by mean and standard deviation'
+              f"{'; the lines above do it' if is_theirs else ''}.")
     card = model_card(path.name, encoder, size, (lines, inputs), difference, about, licence)
     return _write_export(path, content.getvalue(), card, difference)
 

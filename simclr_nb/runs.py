@@ -17,13 +17,14 @@ from safetensors.torch import save
 
 from .augment import MAX_STRENGTH, SimCLRAugment
 from .core import describe, generator, require, write_json
-from .resnet import ENCODERS, ProjectionHead, SimCLR, build_encoder, init_weights
+from .resnet import (ProjectionHead, SimCLR, TorchvisionEncoder, build_encoder,
+                              check_architecture, init_weights)
 
 # %% ../nbs/08_runs.ipynb #encoder-config
 @dataclass(frozen=True)
 class EncoderConfig:
     "The settings of an encoder, checked when made: a wrong one raises `ValueError`"
-    encoder:str='tiny' # architecture, a name in ENCODERS: tiny, resnet18, resnet34, resnet50
+    encoder:str='tiny' # tiny, resnet18, resnet34, resnet50, or torchvision:NAME
     width:int=None # channels of the first stage; None: 16 for tiny, else 64
     norm:str='group' # group or batch
     groups:int=32 # wanted groups of GroupNorm
@@ -71,9 +72,8 @@ class TrainConfig(EncoderConfig):
     checkpoint_minutes:float=10. # minutes between checkpoints; 0: one after every step
 
 # %% ../nbs/08_runs.ipynb #check-settings
-_CHOICES = dict(encoder=tuple(ENCODERS), norm=('group', 'batch'), stem=('cifar', 'imagenet'),
-                lr_rule=('linear', 'sqrt'), precision=('auto', 'bf16', 'float32'),
-                reduction=('tree', 'fast'))
+_CHOICES = dict(norm=('group', 'batch'), stem=('cifar', 'imagenet'), lr_rule=('linear', 'sqrt'),
+                precision=('auto', 'bf16', 'float32'), reduction=('tree', 'fast'))
 _COUNTS = ('width', 'groups', 'group_channels', 'head_hidden', 'head_out', 'size',
            'embed_size', 'batch', 'micro_batch', 'epochs', 'threads')
 _RANGES = ( # fields, what must hold, in words
@@ -123,6 +123,8 @@ def _check_settings(config):
         for name in names:
             if name in given:
                 require(holds(given[name]), name, f'be {words}', repr(given[name]))
+    check_architecture(config.encoder, config.width, config.stem, config.zero_init,
+                       config.weight_standardised, argument='encoder')
     _check_device(given.get('device', 'auto'))
 
 # %% ../nbs/08_runs.ipynb #augmentation
@@ -172,6 +174,23 @@ def settings_from_dict(values): # a dict as settings_to_dict makes it, of a form
         values['reduction'] = 'fast'
     return TrainConfig(**values)
 
+# %% ../nbs/08_runs.ipynb #check-sizes
+#| code-fold: true
+def _check_sizes(encoder, config): # ours take all sizes that have a pixel for every group
+    if not isinstance(encoder, TorchvisionEncoder):
+        return
+    for name in ('size', 'embed_size'):
+        size = getattr(config, name)
+        if size is None:
+            continue
+        try:
+            with torch.no_grad():
+                encoder.eval()(torch.zeros(1, 3, size, size))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise ValueError(f'{name} must be one that {config.encoder} takes (with groups '
+                             f'{config.groups}), got {size}: {error}'[:300]) from None
+    encoder.train()
+
 # %% ../nbs/08_runs.ipynb #build-model
 def build_model(config:TrainConfig, # settings
                 encoder=None): # an nn.Module of your own, kept as it is
@@ -179,20 +198,23 @@ def build_model(config:TrainConfig, # settings
 
     The global random state is left as it was.
 
-    Raises: what `count_features` raises."""
+    Raises: `ValueError` for a size that a network of torchvision does not take, and what
+    `count_features` raises."""
     own = encoder is not None
-    with torch.random.fork_rng(devices=[]): # layers draw weights when made; drawn anew below
+    with torch.random.fork_rng(devices=[]): # layers draw weights when made
+        torch.set_rng_state(generator(config.seed, 'torchvision weights').get_state())
         if not own:
             encoder = build_encoder(config.encoder, width=config.width, norm=config.norm,
                                     groups=config.groups, group_channels=config.group_channels,
                                     stem=config.stem, zero_init=config.zero_init,
                                     weight_standardised=config.weight_standardised)
             encoder.config['size'] = config.size_to_embed # evaluation brings images to it
+            _check_sizes(encoder, config)
         features = count_features(encoder, config.size)
         head = ProjectionHead(features, config.head_hidden, config.head_out,
                               config.head_layers, config.head_norm)
     weights = generator(config.seed, 'weights')
-    if own:
+    if own or isinstance(encoder, TorchvisionEncoder): # which has its weights
         return SimCLR(encoder, init_weights(head, weights))
     return init_weights(SimCLR(encoder, head), weights)
 
