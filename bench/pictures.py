@@ -103,7 +103,7 @@ def main():
         stored = open_store(place / 'mine.simclr')
         before = embed(build_model(config).encoder, stored)
         found = dict(machine=describe_machine(torch.device('cpu')), files=count + 3,
-                     report=(place / 'mine.report.csv').read_text().splitlines(),
+                     report=(place / 'mine.simclr.csv').read_text().splitlines(),
                      commands=kept, steps=len(history),
                      training_seconds=history[-1]['seconds'],
                      same_picture=same_picture(known['h'], known['names']),
