@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['NARROWEST', 'CIFAR10_CLASSES', 'ImageSet', 'row_numbers', 'show_image', 'show_images', 'kept_resolution',
-           'image_folder', 'picture_suffixes', 'picture_names', 'first_of', 'check_pictures_kept', 'folder_labels',
-           'to_rgb', 'square_pixels', 'read_picture', 'check_picture_size', 'quiet_bombs', 'why_unreadable',
-           'open_picture', 'from_dataset', 'image_and_label', 'to_bytes', 'class_number', 'check_dataset', 'hold_out',
-           'sample', 'check_split']
+           'image_folder', 'picture_suffixes', 'picture_names', 'first_of', 'folder_labels', 'to_rgb', 'square_pixels',
+           'read_picture', 'open_picture', 'check_pictures_kept', 'check_picture_size', 'quiet_bombs', 'why_unreadable',
+           'from_dataset', 'image_and_label', 'to_bytes', 'class_number', 'check_dataset', 'hold_out', 'sample',
+           'check_split']
 
 # %% ../nbs/01_data.ipynb #imports
 import csv, hashlib, io, os, warnings
@@ -354,26 +354,6 @@ def first_of(words:list): # names, or other texts
     more = f' and {len(words) - 10:,} more' if len(words) > 10 else ''
     return f'{", ".join(words[:10])}{more}'
 
-# %% ../nbs/01_data.ipynb #check-folder
-#| code-fold: true
-def _check_folder(path): # the folder as a Path
-    if not str(path):
-        raise ValueError("path must name a folder, got ''")
-    folder = Path(path).expanduser()
-    if not folder.exists():
-        raise FileNotFoundError(f'path {folder} does not exist')
-    if not folder.is_dir():
-        raise NotADirectoryError(f'path must be a folder, got the file {folder}')
-    return folder
-
-def check_pictures_kept(resolution, # height and width, pixels
-                        square): # crop or pad
-    """Returns None if pictures can be kept so
-
-    Raises: `ValueError` otherwise."""
-    require_whole('resolution', resolution, what='a whole number of pixels')
-    require(square in ('crop', 'pad'), 'square', "be 'crop' or 'pad'", repr(square))
-
 # %% ../nbs/01_data.ipynb #folder-labels
 def _read_csv(path): # -> pairs of a file and its label, both texts
     with open(path, newline='', encoding='utf-8-sig', errors='surrogateescape') as file:
@@ -467,6 +447,46 @@ def read_picture(path, # a picture file
     with open_picture(path) as picture:
         return square_pixels(picture, resolution, square)
 
+# %% ../nbs/01_data.ipynb #open-picture
+#| code-fold: true
+@cache
+def _load_plugins(): # let Pillow read HEIC and AVIF, where its plug-ins are installed
+    try:
+        import pillow_heif
+        pillow_heif.register_heif_opener()
+    except ModuleNotFoundError:
+        pass
+    if '.avif' not in Image.registered_extensions():
+        try:
+            import pillow_avif # which is all that it needs
+        except ModuleNotFoundError:
+            pass
+
+def open_picture(file): # its path, or a file of bytes
+    "A PIL image that is not decoded yet; it raises what Pillow raises"
+    _load_plugins()
+    return Image.open(file)
+
+# %% ../nbs/01_data.ipynb #check-folder
+#| code-fold: true
+def _check_folder(path): # the folder as a Path
+    if not str(path):
+        raise ValueError("path must name a folder, got ''")
+    folder = Path(path).expanduser()
+    if not folder.exists():
+        raise FileNotFoundError(f'path {folder} does not exist')
+    if not folder.is_dir():
+        raise NotADirectoryError(f'path must be a folder, got the file {folder}')
+    return folder
+
+def check_pictures_kept(resolution, # height and width, pixels
+                        square): # crop or pad
+    """Returns None if pictures can be kept so
+
+    Raises: `ValueError` otherwise."""
+    require_whole('resolution', resolution, what='a whole number of pixels')
+    require(square in ('crop', 'pad'), 'square', "be 'crop' or 'pad'", repr(square))
+
 # %% ../nbs/01_data.ipynb #picture-limits
 #| code-fold: true
 NARROWEST = 8 # pixels; a picture with a shorter side shows nothing
@@ -502,26 +522,6 @@ def why_unreadable(name:str, # of a file
     if type(error) is ValueError or isinstance(error, Image.DecompressionBombError):
         return f'unreadable: {error}'
     return f'unreadable: {type(error).__name__}'
-
-# %% ../nbs/01_data.ipynb #open-picture
-#| code-fold: true
-@cache
-def _load_plugins(): # let Pillow read HEIC and AVIF, where its plug-ins are installed
-    try:
-        import pillow_heif
-        pillow_heif.register_heif_opener()
-    except ModuleNotFoundError:
-        pass
-    if '.avif' not in Image.registered_extensions():
-        try:
-            import pillow_avif # which is all that it needs
-        except ModuleNotFoundError:
-            pass
-
-def open_picture(file): # its path, or a file of bytes
-    "A PIL image that is not decoded yet; it raises what Pillow raises"
-    _load_plugins()
-    return Image.open(file)
 
 # %% ../nbs/01_data.ipynb #from-dataset
 def from_dataset(ds # has a length and indices; items are an image or (image, label, ..)

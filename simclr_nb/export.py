@@ -397,8 +397,10 @@ def _read_squares(pictures, first, how): # first: the number of the first in X
 #| code-fold: true
 def _advice(X): # for an array that is not uint8 (n, 3, H, W), in words
     shape = tuple(X.shape)
+    if len(shape) == 4 and shape[1] == 3 and 0 in shape[2:]:
+        return '; pictures have rows and columns'
     if len(shape) == 4 and shape[1] == 3: # its numbers do not fit
-        return '; floats in 0..1 become bytes by (255 * X).round()'
+        return '; floats in 0..1 become bytes by (255 * X).round(), as uint8'
     if len(shape) == 4 and shape[3] == 3:
         return '; colours come before rows and columns, as X.transpose(0, 3, 1, 2) puts them'
     if shape[:1] == (3,) or shape[2:] == (3,):
@@ -408,11 +410,12 @@ def _advice(X): # for an array that is not uint8 (n, 3, H, W), in words
     return ''
 
 def _as_images(X): # an array or tensor -> a uint8 tensor (n, 3, H, W)
-    X = torch.as_tensor(X)
-    fits = X.dtype == torch.uint8 and X.ndim == 4 and X.shape[1] == 3 and 0 not in X.shape[2:]
+    images = torch.as_tensor(X)
+    is_stack = images.ndim == 4 and images.shape[1] == 3 and 0 not in images.shape[2:]
+    fits = is_stack and images.dtype == torch.uint8
     require(fits, 'X', 'be uint8 (n, 3, H, W), RGB, if it is an array',
             describe(X) + _advice(X), TypeError)
-    return X
+    return images
 
 def _as_pictures(X): # -> a list of paths and PIL images, or a uint8 tensor (n, 3, H, W)
     has_numbers = isinstance(X, np.ndarray) and X.dtype.kind in 'biuf'

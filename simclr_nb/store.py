@@ -869,7 +869,7 @@ def kept_as(data, # the path of a folder or a store, another name, or None
     """Resolution and square (crop or pad) with which pictures were kept
 
     Raises: what `open_store` raises for a file that is none."""
-    if data and Path(data).expanduser().is_file():
+    if data not in (None, 'sample', 'cifar10') and Path(data).expanduser().is_file():
         noted = open_store(data).images.file.about
     return noted.get('resolution') or kept_resolution(size), noted.get('square') or 'crop'
 
