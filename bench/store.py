@@ -152,7 +152,7 @@ def main():
 def measure(folder, count, steps, rounds, options):
     "Store made, killed and resumed; then training from it and from memory by turns"
     path = folder / 'pictures.simclr'
-    for old in (path, path.with_name(path.name + '.csv')):
+    for old in (path, path.with_name(f'{path.name}.csv')):
         old.unlink(missing_ok=True)
     words = ['write', folder / 'pictures', path]
     journal = path.with_name(f'.{path.name}.part') / 'journal.jsonl'

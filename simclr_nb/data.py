@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['NARROWEST', 'CIFAR10_CLASSES', 'ImageSet', 'row_numbers', 'show_image', 'show_images', 'kept_resolution',
-           'image_folder', 'picture_names', 'check_pictures_kept', 'folder_labels', 'to_rgb', 'square_pixels',
-           'read_picture', 'check_picture_size', 'quiet_bombs', 'why_unreadable', 'from_dataset', 'image_and_label',
-           'to_bytes', 'check_label', 'check_dataset', 'hold_out', 'sample', 'check_split']
+           'image_folder', 'picture_suffixes', 'picture_names', 'first_of', 'folder_labels', 'to_rgb', 'square_pixels',
+           'read_picture', 'open_picture', 'check_pictures_kept', 'check_picture_size', 'quiet_bombs', 'why_unreadable',
+           'from_dataset', 'image_and_label', 'to_bytes', 'class_number', 'check_dataset', 'hold_out', 'sample',
+           'check_split']
 
 # %% ../nbs/01_data.ipynb #imports
 import csv, hashlib, io, os, warnings
@@ -14,6 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -92,14 +94,21 @@ def row_numbers(index, # an integer, or a slice, list, index tensor or boolean m
     Raises: `IndexError` or `TypeError` for an index that does not fit."""
     if isinstance(index, slice):
         return torch.arange(count)[index]
-    index = torch.as_tensor(index)
+    try:
+        index = torch.as_tensor(index)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError('an index must be integers, a slice or a boolean mask, got '
+                        f'{describe(index)}') from None
     if index.dtype == torch.bool:
         require(index.shape == (count,), 'a boolean mask', f'have shape ({count},)',
                 tuple(index.shape), IndexError)
         return index.nonzero()[:, 0]
-    is_inexact = index.is_floating_point() and index.numel() > 0 # a list of none is float, too
-    require(not is_inexact, 'an index', 'be integers, a slice or a boolean mask',
-            describe(index), TypeError)
+    is_inexact = index.is_floating_point() or index.is_complex()
+    require(not is_inexact or index.numel() == 0, 'an index', # a list of none is float, too
+            'be integers, a slice or a boolean mask', describe(index), TypeError)
+    outside = index[(index < -count) | (index >= count)]
+    if len(outside):
+        raise IndexError(f'index {int(outside[0])} is out of range for {count} images')
     return index.long()
 
 @patch
@@ -281,9 +290,9 @@ def image_folder(path, # a folder of pictures, flat or in class subfolders
     images, read, remarks = _read_pictures(Path(path).expanduser(), names, resolution, square)
     if not images:
         raise ValueError(f'path {path} holds no picture that can be read: '
-                         f'{_first(remarks) or "no file is named like one"}')
+                         f'{first_of(remarks) or "no file is named like one"}')
     if remarks:
-        warnings.warn(f'{len(remarks)} of {len(names)} pictures: {_first(remarks)}')
+        warnings.warn(f'{len(remarks)} of {len(names)} pictures: {first_of(remarks)}')
     if labels is not None:
         labels = [labels[k] for k in read]
     return ImageSet(torch.from_numpy(np.stack(images)), labels, classes,
@@ -293,6 +302,11 @@ def image_folder(path, # a folder of pictures, flat or in class subfolders
 #| code-fold: show
 _MORE_SUFFIXES = {'.heic': 'pillow-heif', '.heif': 'pillow-heif',
                   '.avif': 'pillow-avif-plugin'} # what reads them, where Pillow does not
+
+def picture_suffixes():
+    "The endings of picture files, '.png', .., those included that need another package"
+    _load_plugins()
+    return {*Image.registered_extensions(), *_MORE_SUFFIXES}
 
 def _walk(folder): # it and the folders below, each once, whatever links lead there
     seen = set()
@@ -312,9 +326,7 @@ def picture_names(path): # a folder
 
     Raises: `FileNotFoundError`, `NotADirectoryError` or `ValueError` for no such folder."""
     folder = _check_folder(path)
-    _open_heif()
-    suffixes = {*Image.registered_extensions(), *_MORE_SUFFIXES}
-    names = []
+    suffixes, names = picture_suffixes(), []
     for place, files in _walk(folder):
         for file in files:
             is_picture = os.path.splitext(file)[1].lower() in suffixes
@@ -337,29 +349,10 @@ def _read_pictures(folder, names, resolution, square): # -> pixels, which names,
     remarks = [f'{name} ({remark})' for name, (_, remark) in zip(names, results) if remark]
     return images, read, remarks
 
-def _first(remarks): # the first ten in words
-    more = f' and {len(remarks) - 10:,} more' if len(remarks) > 10 else ''
-    return f'{", ".join(remarks[:10])}{more}'
-
-# %% ../nbs/01_data.ipynb #check-folder
-#| code-fold: true
-def _check_folder(path): # the folder as a Path
-    if not str(path):
-        raise ValueError("path must name a folder, got ''")
-    folder = Path(path).expanduser()
-    if not folder.exists():
-        raise FileNotFoundError(f'path {folder} does not exist')
-    if not folder.is_dir():
-        raise NotADirectoryError(f'path must be a folder, got the file {folder}')
-    return folder
-
-def check_pictures_kept(resolution, # height and width, pixels
-                        square): # crop or pad
-    """Returns None if pictures can be kept so
-
-    Raises: `ValueError` otherwise."""
-    require_whole('resolution', resolution, what='a whole number of pixels')
-    require(square in ('crop', 'pad'), 'square', "be 'crop' or 'pad'", repr(square))
+def first_of(words:list): # names, or other texts
+    "The first ten in words, and how many more there are"
+    more = f' and {len(words) - 10:,} more' if len(words) > 10 else ''
+    return f'{", ".join(words[:10])}{more}'
 
 # %% ../nbs/01_data.ipynb #folder-labels
 def _read_csv(path): # -> pairs of a file and its label, both texts
@@ -451,8 +444,48 @@ def read_picture(path, # a picture file
                  resolution:int, # height and width of the result
                  square:str='crop'): # as in square_pixels
     "What `square_pixels` makes of a file; it raises what Pillow raises, too"
-    with Image.open(path) as picture:
+    with open_picture(path) as picture:
         return square_pixels(picture, resolution, square)
+
+# %% ../nbs/01_data.ipynb #open-picture
+#| code-fold: true
+@cache
+def _load_plugins(): # let Pillow read HEIC and AVIF, where its plug-ins are installed
+    try:
+        import pillow_heif
+        pillow_heif.register_heif_opener()
+    except ModuleNotFoundError:
+        pass
+    if '.avif' not in Image.registered_extensions():
+        try:
+            import pillow_avif # which is all that it needs
+        except ModuleNotFoundError:
+            pass
+
+def open_picture(file): # its path, or a file of bytes
+    "A PIL image that is not decoded yet; it raises what Pillow raises"
+    _load_plugins()
+    return Image.open(file)
+
+# %% ../nbs/01_data.ipynb #check-folder
+#| code-fold: true
+def _check_folder(path): # the folder as a Path
+    if not str(path):
+        raise ValueError("path must name a folder, got ''")
+    folder = Path(path).expanduser()
+    if not folder.exists():
+        raise FileNotFoundError(f'path {folder} does not exist')
+    if not folder.is_dir():
+        raise NotADirectoryError(f'path must be a folder, got the file {folder}')
+    return folder
+
+def check_pictures_kept(resolution, # height and width, pixels
+                        square): # crop or pad
+    """Returns None if pictures can be kept so
+
+    Raises: `ValueError` otherwise."""
+    require_whole('resolution', resolution, what='a whole number of pixels')
+    require(square in ('crop', 'pad'), 'square', "be 'crop' or 'pad'", repr(square))
 
 # %% ../nbs/01_data.ipynb #picture-limits
 #| code-fold: true
@@ -479,17 +512,11 @@ def quiet_bombs():
         warnings.simplefilter('ignore', Image.DecompressionBombWarning)
         yield
 
-def _open_heif(): # let Pillow read HEIC and HEIF, where the plug-in is installed
-    try:
-        import pillow_heif
-    except ModuleNotFoundError:
-        return
-    pillow_heif.register_heif_opener()
-
 def why_unreadable(name:str, # of a file
                    error:Exception): # that came
     "The reason in words"
-    needed = _MORE_SUFFIXES.get(os.path.splitext(name)[1].lower())
+    suffix = os.path.splitext(name)[1].lower()
+    needed = None if suffix in Image.registered_extensions() else _MORE_SUFFIXES.get(suffix)
     if isinstance(error, UnidentifiedImageError) and needed:
         return f'unreadable: it needs {needed}'
     if type(error) is ValueError or isinstance(error, Image.DecompressionBombError):
@@ -511,10 +538,9 @@ def from_dataset(ds # has a length and indices; items are an image or (image, la
         _check_one_size(images[0], images[k], k)
     if all(label is None for label in labels):
         return ImageSet(torch.stack(images))
-    for k, label in enumerate(labels):
-        check_label(label, k)
-    labels = [int(label) for label in labels]
-    return ImageSet(torch.stack(images), labels, getattr(ds, 'classes', None))
+    classes = getattr(ds, 'classes', None)
+    labels = [class_number(label, k, classes) for k, label in enumerate(labels)]
+    return ImageSet(torch.stack(images), labels, classes)
 
 # %% ../nbs/01_data.ipynb #from-dataset-steps
 def image_and_label(item): # of a dataset: an image, or (image, label, ..)
@@ -539,15 +565,21 @@ def to_bytes(image, # a PIL image, or a tensor (3, H, W), (1, H, W) or (H, W)
 
 # %% ../nbs/01_data.ipynb #check-dataset
 #| code-fold: true
-def check_label(label, # what came
-                k:int): # with which item
-    """Returns None if `label` is a whole number
+def class_number(label, # what came: a whole number, alone or in a tensor or array
+                 k:int, # with which item, for the message
+                 classes=None): # the name of each class; None: there may be any number
+    """The label as an int, -1 for unknown; True and False are 1 and 0
 
-    Raises: `TypeError` otherwise."""
-    is_whole = isinstance(label, (int, np.integer))
-    if isinstance(label, torch.Tensor):
-        is_whole = label.ndim == 0 and not label.is_floating_point()
-    require(is_whole, f'the label of item {k}', 'be an integer', describe(label), TypeError)
+    Raises: `TypeError` for what is no whole number, `ValueError` for one that is no class."""
+    number = label
+    if isinstance(label, (torch.Tensor, np.ndarray, np.generic)) and np.prod(label.shape) == 1:
+        number = label.reshape(()).item()
+    name = f'the label of item {k}'
+    require(isinstance(number, int), name, 'be an integer', describe(label), TypeError)
+    last = 2**63 - 1 if classes is None else len(classes) - 1
+    require(-1 <= number <= last, name,
+            f'lie in 0..{last}, or be -1 for unknown', number)
+    return int(number)
 
 def check_dataset(ds): # what came
     """Returns None if `ds` has a length above 0 and indices

@@ -23,12 +23,13 @@ from .checkpoints import read_encoder
 from .compare import markdown_table
 from .core import (atomic_path, describe, pick_device, refuse_existing, require,
                             require_whole)
-from .data import kept_resolution, quiet_bombs, read_picture, sample, square_pixels
+from .data import quiet_bombs, read_picture, sample, square_pixels
 from .evaluate import embed, noted_size
 from .report import accuracy_table
 from .resnet import (ENCODER_SETTINGS, TORCHVISION_OPTIONS, TorchvisionEncoder,
                               build_encoder, has_settings)
 from .runs import RunFiles, count_features, read_run
+from .store import kept_as
 
 # %% ../nbs/11c_export.ipynb #bytes-to-features
 class _BytesToFeatures(nn.Module): # uint8 images (n, 3, H, W) -> h (n, F)
@@ -231,12 +232,25 @@ def _check_export(encoder, path, suffix, size, licence): # -> path, size
     require(is_text, 'licence', 'be a text', repr(licence))
     return path, size
 
-# %% ../nbs/11c_export.ipynb #export-program
-def _bytes_as_input(size, kind): # in words, of a file that resizes
+# %% ../nbs/11c_export.ipynb #input-words
+_SQUARES = dict(crop='Cut the central square from pictures that are not square; such squares '
+                     'were seen in training.',
+                pad='Make a square of pictures that are not square by adding mirrored edges on '
+                    'both sides (numpy.pad, mode symmetric), and cut nothing off; such squares '
+                    'were seen in training.')
+
+def _square_words(about, size): # how pictures become squares, for the card
+    if not about or 'data' not in about: # an encoder without its run
+        return ('Pictures that are not square have to become so first; how it was done in '
+                'training is not stated.')
+    return _SQUARES[kept_as(about['data'], about['reading'], size)[1]]
+
+def _bytes_as_input(size, kind, about): # in words, of a file that resizes
     return (f'uint8 (n, 3, H, W), RGB, 0 to 255, of any n, H and W. Scaling to 0..1 and '
             f'resizing to {size}x{size} (bilinear, antialiased) are part of the {kind}. '
-            'Cut a central square from pictures that are not square; training saw those.')
+            f'{_square_words(about, size)}')
 
+# %% ../nbs/11c_export.ipynb #export-program
 def export_program(encoder, # views (n, 3, H, W) in 0..1 -> h (n, F)
                    path, # the file to make, .pt2
                    size:int=None, # of the encoder's images, pixels; None: its noted size
@@ -256,8 +270,8 @@ def export_program(encoder, # views (n, 3, H, W) in 0..1 -> h (n, F)
     difference = _difference(torch.export.load(content).module(), encoder, size)
     lines = ['import torch', f'encode = torch.export.load({path.name!r}).module()',
              'h = encode(images)']
-    card = model_card(path.name, encoder, size, (lines, _bytes_as_input(size, 'program')),
-                      difference, about, licence)
+    how = lines, _bytes_as_input(size, 'program', about)
+    card = model_card(path.name, encoder, size, how, difference, about, licence)
     return _write_export(path, content.getvalue(), card, difference)
 
 # %% ../nbs/11c_export.ipynb #export-onnx
@@ -300,8 +314,8 @@ def export_onnx(encoder, # views (n, 3, H, W) in 0..1 -> h (n, F)
     difference = _difference(compute, encoder, size)
     lines = ['import onnxruntime', f'session = onnxruntime.InferenceSession({path.name!r})',
              "h, = session.run(None, {'images': images})"]
-    card = model_card(path.name, encoder, size, (lines, _bytes_as_input(size, 'graph')),
-                      difference, about, licence)
+    how = lines, _bytes_as_input(size, 'graph', about)
+    card = model_card(path.name, encoder, size, how, difference, about, licence)
     return _write_export(path, content, card, difference)
 
 # %% ../nbs/11c_export.ipynb #torchvision-lines
@@ -387,23 +401,21 @@ def export_torchvision(encoder, # a resnet18, .. of width 64, or one of torchvis
               f"h = model.eval()({'normalise(images)' if is_theirs else 'images'})"]
     inputs = (f'float (n, 3, {size}, {size}), RGB in 0..1, that is bytes divided by 255, and '
               'not normalised by mean and standard deviation'
-              f"{'; the lines above do it' if is_theirs else ''}.")
+              f"{'; the lines above do it' if is_theirs else ''}. "
+              f'{_square_words(about, size)}')
     card = model_card(path.name, encoder, size, (lines, inputs), difference, about, licence)
     return _write_export(path, content.getvalue(), card, difference)
 
 # %% ../nbs/11c_export.ipynb #square
-def _square(picture, about): # a path or PIL image, and how the encoder's pictures were read
-    reading = about['reading'] # as a folder's pictures are, for the same features
-    how = (reading.get('resolution') or kept_resolution(about['size']),
-           reading.get('square') or 'crop')
+def _square(picture, how): # a path or PIL image, and resolution and square
     if isinstance(picture, Image.Image):
         return square_pixels(picture, *how)[0]
     return read_picture(Path(picture).expanduser(), *how)[0]
 
-def _read_squares(pictures, first, about): # first: the number of the first in X
+def _read_squares(pictures, first, how): # first: the number of the first in X
     def read(number, picture):
         try:
-            return _square(picture, about)
+            return _square(picture, how)
         except Exception as error: # PIL's plugins raise almost anything
             is_missing = isinstance(error, FileNotFoundError)
             kind = FileNotFoundError if is_missing else ValueError
@@ -416,13 +428,32 @@ def _read_squares(pictures, first, about): # first: the number of the first in X
 
 # %% ../nbs/11c_export.ipynb #check-pictures
 #| code-fold: true
+def _advice(X): # for an array that is not uint8 (n, 3, H, W), in words
+    shape = tuple(X.shape)
+    if len(shape) == 4 and shape[1] == 3 and 0 in shape[2:]:
+        return '; pictures have rows and columns'
+    if len(shape) == 4 and shape[1] == 3: # its numbers do not fit
+        return '; floats in 0..1 become bytes by (255 * X).round(), as uint8'
+    if len(shape) == 4 and shape[3] == 3:
+        return '; colours come before rows and columns, as X.transpose(0, 3, 1, 2) puts them'
+    if shape[:1] == (3,) or shape[2:] == (3,):
+        return '; for one picture n is 1'
+    if len(shape) == 3 or len(shape) == 4 and shape[1] == 1:
+        return '; grey pictures are to have their grey three times'
+    return ''
+
+def _as_images(X): # an array or tensor -> a uint8 tensor (n, 3, H, W)
+    images = torch.as_tensor(X)
+    is_stack = images.ndim == 4 and images.shape[1] == 3 and 0 not in images.shape[2:]
+    fits = is_stack and images.dtype == torch.uint8
+    require(fits, 'X', 'be uint8 (n, 3, H, W), RGB, if it is an array',
+            describe(X) + _advice(X), TypeError)
+    return images
+
 def _as_pictures(X): # -> a list of paths and PIL images, or a uint8 tensor (n, 3, H, W)
     has_numbers = isinstance(X, np.ndarray) and X.dtype.kind in 'biuf'
     if has_numbers or isinstance(X, torch.Tensor):
-        X = torch.as_tensor(X)
-        fits = X.dtype == torch.uint8 and X.ndim == 4 and X.shape[1] == 3
-        require(fits, 'X', 'be uint8 (n, 3, H, W) if it is an array', describe(X), TypeError)
-        return X
+        return _as_images(X)
     allowed = 'be a list of paths or PIL images, or a uint8 array (n, 3, H, W)'
     is_list = hasattr(X, '__iter__') and not isinstance(X, (str, bytes, Image.Image))
     require(is_list, 'X', allowed, describe(X), TypeError)
@@ -484,11 +515,12 @@ class SimCLREmbedder(TransformerMixin, BaseEstimator):
         require_whole('batch', self.batch)
         encoder, pictures = self._fitted(), _as_pictures(X)
         require(len(pictures) > 0, 'X', 'hold at least one picture', 'none')
+        how = kept_as(self.about_.get('data'), self.about_['reading'], self.about_['size'])
         features = []
         for first in range(0, len(pictures), self.batch):
             part = pictures[first:first + self.batch]
             if not isinstance(part, torch.Tensor):
-                part = _read_squares(part, first, self.about_)
+                part = _read_squares(part, first, how)
             features.append(embed(encoder, part, size=self.about_['size']))
         return torch.cat(features).numpy()
 

@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['STORE_FORMAT', 'PictureFolder', 'PictureTar', 'StoreFile', 'StoredImages', 'StoredNames', 'open_store',
-           'difference_hash', 'is_passing', 'near_duplicates', 'write_store', 'Reading', 'load_data']
+           'difference_hash', 'is_passing', 'near_duplicates', 'write_store', 'Reading', 'load_data', 'kept_as',
+           'undamaged']
 
 # %% ../nbs/01b_store.ipynb #imports
-import csv, errno, hashlib, io, json, os, shutil, signal, tarfile, warnings, zlib
+import csv, errno, hashlib, io, json, os, shutil, signal, tarfile, traceback, warnings, zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -25,8 +27,9 @@ from torch.utils.data import DataLoader, Dataset
 from .cifar import cifar10
 from .core import (atomic_path, describe, progress_bar, publish, refuse_existing,
                             require, require_whole, to_device)
-from .data import (ImageSet, check_dataset, check_label, check_pictures_kept,
-                            folder_labels, image_and_label, image_folder, picture_names,
+from .data import (ImageSet, check_dataset, check_pictures_kept, class_number,
+                            first_of, folder_labels, image_and_label, image_folder,
+                            kept_resolution, open_picture, picture_names, picture_suffixes,
                             quiet_bombs, row_numbers, sample, square_pixels, to_bytes,
                             why_unreadable)
 
@@ -50,7 +53,7 @@ class PictureFolder(Dataset):
     def __getitem__(self, k):
         "A PIL image, and its label or None"
         label = None if self.labels is None else self.labels[k]
-        return Image.open(self.folder / self.names[k]), label
+        return open_picture(self.folder / self.names[k]), label
 
     def stamps(self):
         "Size and time of each file, which tell whether it has been changed"
@@ -61,8 +64,8 @@ class PictureFolder(Dataset):
 def _members(path): # of a tar file: name -> (path, start, length)
     try:
         with tarfile.open(path, 'r:') as tar: # not compressed, so that places can be gone to
-            return {member.name: (path, member.offset_data, member.size)
-                    for member in tar if member.isfile()}
+            return {member.name: (path, member.offset_data, member.size) for member in tar
+                    if member.isfile() and not os.path.basename(member.name).startswith('.')}
     except tarfile.TarError as e:
         raise ValueError(f'{path} is no tar file without compression: {e}') from None
 
@@ -72,6 +75,36 @@ def _bytes_at(place):
         file.seek(start)
         return file.read(length)
 
+def _by_ending(names): # -> (name, stem, sample) of pictures and of others: a/b.c.png a/b.c a/b
+    pictures, others, suffixes = [], [], picture_suffixes()
+    for name in names:
+        stem, suffix = os.path.splitext(name)
+        folder, last = os.path.split(name)
+        entry = name, stem, os.path.join(folder, last.split('.')[0])
+        (pictures if suffix.lower() in suffixes else others).append(entry)
+    return pictures, others
+
+def _tar_pictures(members): # -> pairs (picture, its class file or None), pictures left out
+    pictures, others = _by_ending(members)
+    plain = {sample for _, stem, sample in pictures if stem == sample}
+    has_file = {stem for _, stem, _ in others}
+    classes = {stem: name for name, stem, _ in others if name.lower().endswith('.cls')}
+    found, left_out = [], []
+    for name, stem, sample in pictures:
+        of_sample = stem != sample and sample in plain and sample in has_file
+        if of_sample and stem not in has_file:
+            left_out.append(name)
+        else:
+            found.append((name, classes.get(stem, classes.get(sample))))
+    return found, left_out
+
+def _class_in(place, name): # of the class file of that name
+    text = _bytes_at(place)
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f'{name} must hold a class number, got {text[:20]!r}') from None
+
 # %% ../nbs/01b_store.ipynb #picture-tar-class
 class PictureTar(Dataset):
     """The pictures in tar files, with the class numbers of the .cls files beside them
@@ -79,21 +112,23 @@ class PictureTar(Dataset):
     Raises: `ValueError` for another kind of file, or one without pictures."""
     def __init__(self,
                  *paths): # of tar files
-        suffixes = Image.registered_extensions()
-        self.names, self.places, class_places = [], [], []
+        self.names, self.places, self.labels = [], [], []
+        left_out = []
         for path in paths:
             members = _members(path)
-            for name, place in members.items():
-                stem, suffix = os.path.splitext(name)
-                if suffix.lower() in suffixes:
-                    self.names.append(f'{Path(path).name}/{name}')
-                    self.places.append(place)
-                    class_places.append(members.get(f'{stem}.cls'))
+            pictures, further = _tar_pictures(members)
+            left_out += further
+            for name, class_name in pictures:
+                self.names.append(f'{Path(path).name}/{name}')
+                self.places.append(members[name])
+                self.labels.append(-1 if class_name is None else
+                                   _class_in(members[class_name], class_name))
         require(len(self.names) > 0, 'paths', 'hold pictures', f'none in {len(paths)} files')
-        self.labels = None
-        if any(class_places):
-            self.labels = [-1 if place is None else int(_bytes_at(place))
-                           for place in class_places]
+        if left_out:
+            warnings.warn(f'{len(left_out)} further pictures of samples are left out: '
+                          f'{first_of(left_out)}')
+        if set(self.labels) == {-1}:
+            self.labels = None
 
     def __len__(self):
         return len(self.names)
@@ -106,7 +141,7 @@ class PictureTar(Dataset):
     def __getitem__(self, k):
         "A PIL image, and its label or None"
         label = None if self.labels is None else self.labels[k]
-        return Image.open(io.BytesIO(_bytes_at(self.places[k]))), label
+        return open_picture(io.BytesIO(_bytes_at(self.places[k]))), label
 
 # %% ../nbs/01b_store.ipynb #store-format
 STORE_FORMAT = 1
@@ -130,11 +165,14 @@ def _header(tensors, about_crc32): # tensors: name -> array, and of the images t
 class StoreFile(NamedTuple):
     "What is known of a store when it has been opened"
     path:object # of the file
-    pixels:torch.Tensor # uint8 (all, 3, R, R), mapped from the file
-    start:int # where they begin in the file, bytes
-    checksums:np.ndarray # uint32 (all,), the CRC-32 of each picture's pixels
-    sizes:np.ndarray # int32 (all, 2), width and height before pictures were made smaller
+    opened:object # that which reads it
+    shape:tuple # of all its images, (M, 3, R, R)
+    start:int # where the pixels begin in the file, bytes
+    checksums:np.ndarray # uint32 (M,), the CRC-32 of each picture's pixels
+    sizes:np.ndarray # int32 (M, 2), width and height before pictures were made smaller
+    names:object # `StoredNames`, or None
     about:dict # settings, classes and SHA-256
+    identity:str # SHA-256 of what stands behind the pixels, which differs from other stores'
 
 class StoredImages:
     "Images uint8 (M, 3, R, R) in the file of a store, read and checked when they are indexed"
@@ -146,8 +184,8 @@ class StoredImages:
                  device=torch.device('cpu')): # where the tensors go that indexing gives
         self.file, self.rows, self.device = file, rows, device
         self.path = file.path
-        count = len(file.pixels) if rows is None else len(rows)
-        self.shape = torch.Size((count, *file.pixels.shape[1:]))
+        count = file.shape[0] if rows is None else len(rows)
+        self.shape = torch.Size((count, *file.shape[1:]))
         self.nbytes = self.shape.numel()
         self._reader, self._reader_of, self._ahead = None, None, None # see read_ahead
 
@@ -155,44 +193,85 @@ class StoredImages:
         return self.shape[0]
 
     def subset(self,
-               rows): # int64 (n,)
-        "The images of these rows, `StoredImages`; nothing is read"
-        rows = rows.cpu()
-        if self.rows is not None:
-            rows = self.rows[rows]
-        return StoredImages(self.file, rows, self.device)
+               rows): # int64 (n,), or another index of several images
+        """The images of these rows, `StoredImages`; nothing is read
+
+        Raises: `IndexError`, `TypeError` or `ValueError` for an index that does not fit."""
+        rows = self._wanted(rows)
+        require(rows.ndim == 1, 'rows', 'have one dimension', f'shape {tuple(rows.shape)}')
+        return StoredImages(self.file, self._rows_of_file(rows), self.device)
 
     def to(self,
            device): # a torch device or its name
         "The same images, which indexing brings to `device`"
         return StoredImages(self.file, self.rows, torch.device(device))
 
-# %% ../nbs/01b_store.ipynb #stored-getitem
+# %% ../nbs/01b_store.ipynb #opened-file
+class _Opened: # a file, read at places by several threads and forks
+    def __init__(self, path):
+        self.path, self.lock = path, Lock()
+        self.file = open(path, 'rb', buffering=0)
+
+    def __del__(self):
+        if hasattr(self, 'file'):
+            self.file.close()
+
+    def read_into(self, array, place): # as many bytes as the array has, from that place on
+        rest = memoryview(array).cast('B')
+        while rest:
+            count = self._read_some(rest, place)
+            if count == 0:
+                raise OSError(f'{self.path} has been made shorter since it was opened: it ends '
+                              f'before byte {place}')
+            rest, place = rest[count:], place + count
+
+    def _read_some(self, rest, place): # -> bytes that were read
+        if hasattr(os, 'preadv'): # forks and threads share no position
+            return os.preadv(self.file.fileno(), [rest], place)
+        with self.lock: # on Windows, which has no forks
+            self.file.seek(place)
+            return self.file.readinto(rest)
+
+    def will_need(self, places, length): # tell the system, where it can be told
+        if hasattr(os, 'posix_fadvise'):
+            for place in places:
+                os.posix_fadvise(self.file.fileno(), place, length, os.POSIX_FADV_WILLNEED)
+
+# %% ../nbs/01b_store.ipynb #stored-load
 @patch
-def _will_need(self:StoredImages, rows): # tell the system, where it can be told
-    if not hasattr(os, 'posix_fadvise'):
-        return
-    length = self.file.pixels[0].nbytes
-    try:
-        number = os.open(self.path, os.O_RDONLY)
-    except OSError: # it was moved; what is mapped can be read all the same
-        return
-    try:
-        for row in rows.tolist():
-            os.posix_fadvise(number, self.file.start + row * length, length,
-                             os.POSIX_FADV_WILLNEED)
-    finally:
-        os.close(number)
+def _load(self:StoredImages, rows): # of the file -> uint8 (n, 3, R, R), which are whole (n,)
+    file, rows = self.file, rows.tolist()
+    images = torch.empty(len(rows), *file.shape[1:], dtype=torch.uint8)
+    length = images[:1].nbytes or 1
+    places = [file.start + row * length for row in rows]
+    file.opened.will_need(places, length)
+    is_whole = []
+    for row, place, image in zip(rows, places, images.numpy()):
+        file.opened.read_into(image, place)
+        is_whole.append(zlib.crc32(image) == file.checksums[row])
+    return images, torch.tensor(is_whole, dtype=torch.bool)
 
 @patch
 def _read(self:StoredImages, rows): # rows of the file, int64 (n,) -> uint8 (n, 3, R, R)
-    self._will_need(rows)
-    images = self.file.pixels[rows]
-    for row, image in zip(rows.tolist(), images.numpy()):
-        if zlib.crc32(image) != self.file.checksums[row]:
-            raise ValueError(f'picture {row} in {self.path} is damaged: its pixels do not fit '
-                             'their checksum; the other pictures can be used')
+    images, is_whole = self._load(rows)
+    if not is_whole.all():
+        row = int(rows[~is_whole][0])
+        name = '' if self.file.names is None else f', {self.file.names[row]},'
+        raise ValueError(f'picture {row}{name} in {self.path} is damaged: its pixels do not '
+                         'fit their checksum. undamaged(open_store(path)) of simclr_nb.store '
+                         'gives the set without damaged pictures')
     return images
+
+# %% ../nbs/01b_store.ipynb #stored-getitem
+@patch
+def _wanted(self:StoredImages, index): # -> rows of this set, from 0, on the CPU
+    if isinstance(index, tuple): # to a tensor it would be one index for each dimension
+        raise TypeError(f'an index must pick whole images, got {describe(index)}')
+    return row_numbers(index, len(self)).cpu() % max(len(self), 1)
+
+@patch
+def _rows_of_file(self:StoredImages, rows): # rows of this set, from 0
+    return rows if self.rows is None else self.rows[rows]
 
 @patch
 def __getitem__(self:StoredImages,
@@ -200,31 +279,28 @@ def __getitem__(self:StoredImages,
     """uint8 (3, R, R) at an integer, (n, 3, R, R) at any other index
 
     Raises: `IndexError` or `TypeError` for an index that does not fit, `ValueError` for a
-    damaged picture."""
-    wanted = row_numbers(i, len(self)).cpu()
-    if wanted.numel() and not -len(self) <= wanted.min() <= wanted.max() < len(self):
-        raise IndexError(f'index {wanted.tolist()} is out of range for {len(self)} images')
+    damaged picture, `OSError` if the file has been made shorter."""
+    wanted = self._wanted(i)
     ahead, self._ahead = self._ahead, None
-    if ahead is not None and torch.equal(ahead[0], wanted):
-        return to_device(ahead[1].result(), self.device)
-    rows = self._rows_of_file(wanted)
-    images = self._read(rows.reshape(-1))
+    is_ahead = ahead is not None and self._reader_of == os.getpid()
+    if is_ahead and torch.equal(ahead[0], wanted):
+        images = ahead[1].result()
+    else:
+        images = self._read(self._rows_of_file(wanted).reshape(-1))
     return to_device(images.reshape(*wanted.shape, *self.shape[1:]), self.device)
 
 # %% ../nbs/01b_store.ipynb #stored-ahead
 @patch
-def _rows_of_file(self:StoredImages, rows): # rows of this set, negative ones too
-    rows = rows % max(len(self), 1)
-    return rows if self.rows is None else self.rows[rows]
-
-@patch
 def read_ahead(self:StoredImages,
-               rows): # int64 (n,), those that will be indexed next
-    "Begin to read these rows in a thread, while the caller goes on"
+               rows): # those that will be indexed next: as in an index
+    """Begin to read these rows in a thread, while the caller goes on
+
+    Raises: `IndexError` or `TypeError` for rows that there are not."""
+    wanted = self._wanted(rows)
     if self._reader is None or self._reader_of != os.getpid(): # a fork has no threads
         self._reader, self._reader_of = ThreadPoolExecutor(1), os.getpid()
-    rows = rows.cpu()
-    self._ahead = rows, self._reader.submit(self._read, self._rows_of_file(rows))
+    rows = self._rows_of_file(wanted).reshape(-1)
+    self._ahead = wanted, self._reader.submit(self._read, rows)
 
 # %% ../nbs/01b_store.ipynb #stored-sha256
 @patch
@@ -268,7 +344,7 @@ def _require_store(path, words): # words: the format that its header names
             f'be a store of version {STORE_FORMAT}; make it again from the pictures, or update '
             'simclr_nb', words)
 
-def _read_tensors(path): # -> name -> NumPy array, mapped from the file; and about, a dict
+def _read_tensors(path): # -> NumPy arrays by name, of images the shape; about; its SHA-256
     if not Path(path).is_file():
         raise FileNotFoundError(f'{path} does not exist')
     try:
@@ -277,19 +353,21 @@ def _read_tensors(path): # -> name -> NumPy array, mapped from the file; and abo
             _require_store(path, notes.get('format', ''))
             tensors = {name: file.get_tensor(name).numpy() for name in file.keys()}
         text = tensors.pop('about').tobytes()
+        kinds = {name: [str(array.dtype), list(array.shape)] for name, array in tensors.items()}
+        shape = tensors.pop('images').shape
     except (SafetensorError, LookupError, TypeError, RuntimeError) as e:
         words = f'{path} is damaged or no store: {type(e).__name__} {e}'
         raise ValueError(words[:300]) from None
     if zlib.crc32(text) != int(notes.get('about_crc32', -1)):
         raise ValueError(f'{path} is damaged: its description does not fit its checksum')
     about = json.loads(text)
-    kinds = {name: [str(array.dtype), list(array.shape)] for name, array in tensors.items()}
     if kinds != about['kinds']:
         raise ValueError(f'{path} is damaged: its header does not fit its description')
     for name, checksum in about['crc32'].items():
+        tensors[name] = tensors[name].copy() # what is mapped ends the process if it goes away
         if zlib.crc32(tensors[name]) != checksum:
             raise ValueError(f'{path} is damaged: its {name} do not fit their checksum')
-    return tensors, about
+    return tensors | dict(images=shape), about, hashlib.sha256(text).hexdigest()
 
 # %% ../nbs/01b_store.ipynb #open-store
 def open_store(path): # a file that write_store has made
@@ -298,16 +376,28 @@ def open_store(path): # a file that write_store has made
     Raises: `FileNotFoundError`, or `ValueError` for a file that is damaged, of another kind or
     of another version."""
     path = Path(path).expanduser().resolve() # holds when the current folder is another one
-    tensors, about = _read_tensors(path)
-    file = StoreFile(path, torch.from_numpy(tensors['images']), _start_of_pixels(path),
-                     tensors['checksums'], tensors['sizes'], about)
-    labels = tensors.get('labels')
-    if labels is not None:
-        labels = torch.from_numpy(labels)
+    tensors, about, identity = _read_tensors(path)
     names = None
     if 'name_ends' in tensors:
         names = StoredNames(tensors['name_ends'], tensors['name_bytes'])
+    file = StoreFile(path, _Opened(path), tensors['images'], _start_of_pixels(path),
+                     tensors['checksums'], tensors['sizes'], names, about, identity)
+    labels = tensors.get('labels')
+    if labels is not None:
+        labels = torch.from_numpy(labels)
     return ImageSet(StoredImages(file), labels, about['classes'], names)
+
+# %% ../nbs/01b_store.ipynb #pickled
+def _open_again(path, identity, rows, device): # what has been pickled
+    file = open_store(path).images.file
+    require(file.identity == identity, 'the pickled path', 'hold the store that it held then',
+            f'another one: {path}')
+    return StoredImages(file, rows, device)
+
+@patch
+def __reduce__(self:StoredImages):
+    "How it is pickled and copied: by its path, and opened again"
+    return _open_again, (str(self.path), self.file.identity, self.rows, self.device)
 
 # %% ../nbs/01b_store.ipynb #decode
 def difference_hash(pixels): # uint8 (3, R, R)
@@ -318,23 +408,60 @@ def difference_hash(pixels): # uint8 (3, R, R)
     return int(np.packbits(bits).view(np.int64)[0])
 
 # %% ../nbs/01b_store.ipynb #decoded
-_PASSING = (errno.ENOENT, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM,
-            errno.ENODEV, errno.ETIMEDOUT, errno.EHOSTDOWN)
+_OF_THE_FILE = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.EINVAL, errno.EOVERFLOW,
+                errno.ENAMETOOLONG, errno.ELOOP) # faults that the others do not share
 
 def is_passing(error:Exception): # that came when a picture was read
     "Whether the fault may be gone later: a lost disk, or no memory, and not the picture"
-    return isinstance(error, MemoryError) or getattr(error, 'errno', None) in _PASSING
+    if isinstance(error, OSError): # those of Pillow, for what is no picture, have no number
+        return error.errno is not None and error.errno not in _OF_THE_FILE
+    return isinstance(error, MemoryError)
 
-def _known_label(label, k, classes): # of item k -> int, or None
-    if label is None:
-        return None
-    check_label(label, k)
-    last = 2**63 - 1 if classes is None else len(classes) - 1
-    require(-1 <= int(label) <= last, f'the label of item {k}',
-            f'lie in 0..{last}, or be -1 for unknown', int(label))
-    return int(label)
+_DECODERS = ('PIL.ImageFile', 'pillow_heif', 'pillow_avif', 'torchvision.io', 'imageio',
+             'tifffile', 'rawpy') # and Pillow's plug-ins: modules that read files
 
-class _Decoded(Dataset): # item k: facts about the picture k of a source, and its pixels
+def _is_of_picture(error): # that a source raised
+    if is_passing(error):
+        return False
+    if isinstance(error, (OSError, Image.DecompressionBombError)):
+        return True
+    modules = [frame.f_globals.get('__name__', '')
+               for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(name.startswith(_DECODERS) or name.endswith('ImagePlugin') for name in modules)
+
+# %% ../nbs/01b_store.ipynb #fault
+class _Fault(NamedTuple): # for which the work stops; it may come from another process
+    error:type # to raise
+    words:str
+    trace:str='' # of the source's own error
+
+def _source_fault(error, k, name): # of an error that the source raised at item k
+    if isinstance(error, OSError):
+        what = f'{os.strerror(error.errno)}: a picture could not be read: '
+        return _Fault(OSError, what + str(error.filename or name))
+    if isinstance(error, MemoryError):
+        return _Fault(MemoryError, f'there is no memory to decode {name}; fewer workers take '
+                                   'less')
+    return _Fault(RuntimeError, f'the source raised {type(error).__name__} at item {k} '
+                  f'({name}): {error}. That says nothing of a picture; for one that cannot be '
+                  'read it may raise an OSError', traceback.format_exc())
+
+def _stop_for(fault): # raises it
+    cause = RuntimeError(f'\n{fault.trace}') if fault.trace else None
+    raise fault.error(f'{fault.words}. What was decoded is kept, and the same call goes on '
+                      'where it stopped') from cause
+
+# %% ../nbs/01b_store.ipynb #decode-item
+def _label_and_picture(item, k, classes): # -> class number or None, a PIL image
+    image, label = image_and_label(item)
+    if label is not None:
+        label = class_number(label, k, classes)
+    if not isinstance(image, Image.Image):
+        image = Image.fromarray(to_bytes(image, k).permute(1, 2, 0).numpy())
+    return label, image
+
+# %% ../nbs/01b_store.ipynb #decode-items
+class _Decoded(Dataset): # item k: facts about picture k of a source and pixels, or a fault
     def __init__(self, source, resolution, square):
         self.source, self.resolution, self.square = source, resolution, square
         self.names = getattr(source, 'names', None)
@@ -346,21 +473,30 @@ class _Decoded(Dataset): # item k: facts about the picture k of a source, and it
     def __getitem__(self, k):
         name = str(k) if self.names is None else self.names[k]
         try:
-            image, label = image_and_label(self.source[k])
-            if not isinstance(image, Image.Image):
-                image = Image.fromarray(to_bytes(image, k).permute(1, 2, 0).numpy())
-            size = image.size
+            item = self.source[k]
+        except Exception as error:
+            if not _is_of_picture(error):
+                return _source_fault(error, k, name)
+            return [name, why_unreadable(name, error), None], None
+        try:
+            label, image = _label_and_picture(item, k, self.classes)
+        except (TypeError, ValueError) as error:
+            return _Fault(type(error), str(error))
+        size = image.size
+        try:
             pixels, remark = square_pixels(image, self.resolution, self.square)
         except Exception as error: # Pillow's plug-ins raise almost anything
             if is_passing(error):
-                raise
+                return _source_fault(error, k, name)
             return [name, why_unreadable(name, error), None], None
-        label = _known_label(label, k, self.classes)
         pixels = np.ascontiguousarray(pixels)
         facts = [zlib.crc32(pixels), label, *size, difference_hash(pixels)]
         return [name, remark, facts], torch.from_numpy(pixels)
 
 def _collect(items): # of a DataLoader's batch -> facts, and the pixels of what could be read
+    faults = [item for item in items if isinstance(item, _Fault)]
+    if faults:
+        return faults[0], None
     facts = [fact for fact, _ in items]
     pixels = [image for _, image in items if image is not None]
     return facts, torch.stack(pixels) if pixels else None
@@ -435,16 +571,20 @@ def _resume(part, plan): # -> pictures that are done; what does not fit is cut o
     os.truncate(part.pixels, kept_pixels)
     return done
 
-# %% ../nbs/01b_store.ipynb #decode-all
+# %% ../nbs/01b_store.ipynb #fingerprint
 def _fingerprint(source): # what tells whether a source is the same when the work goes on
     digest = hashlib.sha256(f'{type(source).__qualname__} {len(source)}\n'.encode())
     for name in getattr(source, 'names', None) or []:
         digest.update(name.encode('utf-8', 'surrogateescape') + b'\n')
-    digest.update(repr(getattr(source, 'labels', None)).encode())
+    labels = getattr(source, 'labels', None)
+    if hasattr(labels, 'tolist'): # a large array is shortened when it is shown
+        labels = labels.tolist()
+    digest.update(repr(labels).encode())
     if hasattr(source, 'stamps'):
         digest.update(repr(source.stamps()).encode())
     return digest.hexdigest()[:16]
 
+# %% ../nbs/01b_store.ipynb #decode-all
 def _start_worker(number): # of a DataLoader
     warnings.simplefilter('ignore', Image.DecompressionBombWarning)
     signal.signal(signal.SIGINT, signal.SIG_IGN) # the first process is told, and ends them
@@ -459,12 +599,24 @@ def _decode_all(part, source, plan, workers, progress): # the rest of the pictur
     with (quiet_bombs(), open(part.pixels, 'ab', buffering=0) as pixels_file,
           open(part.journal, 'a') as journal,
           progress_bar(len(source), 'picture', done, progress) as bar):
-        for facts, pixels in loader:
+        for facts, pixels in _while_workers_live(loader):
+            if isinstance(facts, _Fault):
+                _stop_for(facts)
             if pixels is not None:
                 _write_all(pixels_file, pixels.numpy())
             journal.write(json.dumps(facts) + '\n')
             journal.flush()
             bar.update(len(facts))
+
+def _while_workers_live(loader):
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if 'DataLoader worker' not in str(error): # as PyTorch says it
+            raise
+        raise ChildProcessError('the system has ended a process that decodes, mostly for want '
+                                'of memory. What was decoded is kept, and the same call goes '
+                                'on where it stopped; fewer workers take less') from None
 
 def _write_all(file, array): # an unbuffered file may take a part at a time
     rest = memoryview(array).cast('B')
@@ -478,13 +630,10 @@ def _explained(part): # an error of the disk also says that the work can go on
     try:
         yield
     except OSError as e:
-        if e.errno is None:
+        if e.errno is None: # those of reading have no number and say enough
             raise
-        what = f'{part.path} could not be written'
-        if is_passing(e):
-            what = f'a picture could not be read: {e.filename}'
-        raise OSError(e.errno, f'{os.strerror(e.errno)}: {what}; the same call goes on where '
-                               'it stopped') from None
+        raise OSError(e.errno, f'{os.strerror(e.errno)}: {part.path} could not be written; '
+                               'the same call goes on where it stopped') from None
 
 # %% ../nbs/01b_store.ipynb #gather-facts
 def _gather(part): # -> tensors but the pixels, hashes, remarks (name, words) of a whole journal
@@ -630,6 +779,12 @@ def _check_names(source): # before anything is decoded
     are_texts = len(names) == count and all(isinstance(name, str) for name in names)
     require(are_texts, 'names of the source', f'be {count} texts', describe(names), TypeError)
 
+def _check_labels(source): # where they are known before anything is decoded
+    if isinstance(source, (PictureFolder, PictureTar)):
+        classes = getattr(source, 'classes', None)
+        for name, label in zip(source.names, source.labels or []):
+            class_number(label, name, classes)
+
 # %% ../nbs/01b_store.ipynb #write-store
 def write_store(path, # the file to make, which must be new
                 source, # a Dataset: PictureFolder, PictureTar, or any that gives pictures
@@ -642,11 +797,13 @@ def write_store(path, # the file to make, which must be new
     If it was stopped, the same call goes on.
 
     Raises: `FileExistsError` for a file that is there, `BlockingIOError` if another process is
-    writing it, `ValueError` if no picture can be read or what was begun is of other pictures
-    or settings, `OSError` if the disk is full."""
+    writing it, `ValueError` or `TypeError` if no picture can be read, what was begun is of
+    other pictures or settings, or a label is none, `OSError` if the disk is full or a picture
+    cannot be reached, `RuntimeError` for an error of the source that is none of a picture."""
     check_dataset(source)
     check_pictures_kept(resolution, square)
     _check_names(source)
+    _check_labels(source)
     path = Path(path).expanduser()
     require(path.name != '', 'path', 'name a file', repr(str(path)))
     part, report = _Part(path), path.with_name(f'{path.name}.csv')
@@ -704,3 +861,39 @@ def load_data(data:str, # sample, cifar10, or the path of a folder of pictures o
         return open_store(path), None
     return image_folder(path, size, reading.resolution, reading.square or 'crop',
                         reading.labels), None
+
+# %% ../nbs/01b_store.ipynb #kept-as
+def kept_as(data, # the path of a folder or a store, another name, or None
+            noted:dict, # what was noted of a folder: resolution and square, or nothing
+            size:int): # height and width of the encoder's images, pixels
+    """Resolution and square (crop or pad) with which pictures were kept
+
+    Raises: what `open_store` raises for a file that is none."""
+    if data not in (None, 'sample', 'cifar10') and Path(data).expanduser().is_file():
+        noted = open_store(data).images.file.about
+    return noted.get('resolution') or kept_resolution(size), noted.get('square') or 'crop'
+
+# %% ../nbs/01b_store.ipynb #undamaged
+def undamaged(images:ImageSet, # of a store, or a part of it
+              progress:bool=False): # show a bar
+    """The pictures whose pixels fit their checksums, an `ImageSet`; a warning names the others
+
+    All are read once for this.
+
+    Raises: `TypeError` for images that are in memory."""
+    stored = images.images
+    require(not isinstance(stored, torch.Tensor), 'images', 'be in a store', describe(stored),
+            TypeError)
+    parts = []
+    with progress_bar(len(images), 'picture', shown=progress) as bar:
+        for rows in torch.arange(len(images)).split(500):
+            parts.append(stored._load(stored._rows_of_file(rows))[1])
+            bar.update(len(rows))
+    is_whole = torch.cat(parts)
+    if is_whole.all():
+        return images
+    damaged = (~is_whole).nonzero()[:, 0].tolist()
+    names = [str(row) if images.names is None else images.names[row] for row in damaged]
+    warnings.warn(f'{len(damaged)} of {len(images):,} pictures in {stored.path.name} are '
+                  f'damaged and left out: {first_of(names)}')
+    return images[is_whole]

@@ -13,12 +13,12 @@ import torch
 from .checkpoints import read_encoder
 from .compare import markdown_table
 from .core import generator, refuse_existing, require
-from .data import ImageSet, kept_resolution, read_picture
+from .data import ImageSet, read_picture
 from .evaluate import embed, load_embeddings
 from .pictures import embedding_map
 from .search import (cluster, map_page, nearest, read_thumbnails, search_page,
                               search_table, write_clusters)
-from .store import Reading, load_data, open_store
+from .store import Reading, kept_as, load_data
 
 # %% ../nbs/11d_use.ipynb #read-embeddings
 def _read_known(embeddings, folder): # -> what load_embeddings gives, with where pictures are
@@ -46,12 +46,6 @@ def _thumbnails(known, rows, size): # of these rows, an ImageSet
     return ImageSet(images.images[rows], labels, known['classes'], names)
 
 # %% ../nbs/11d_use.ipynb #query-of
-def _kept_as(known, size): # resolution and square, as the embedded pictures were read
-    noted = known['reading']
-    if Path(known['data']).is_file(): # a store
-        noted = open_store(known['data']).images.file.about
-    return noted.get('resolution') or kept_resolution(size), noted.get('square') or 'crop'
-
 def _query_of(query, known, run): # -> features (1, F), its row or None, an ImageSet of it
     if query in (known['names'] or []):
         row = torch.tensor([known['names'].index(query)])
@@ -59,7 +53,7 @@ def _query_of(query, known, run): # -> features (1, F), its row or None, an Imag
     run = run or (known['about'] or {}).get('encoder')
     require(run is not None, 'run', 'be given: the embeddings do not name their encoder', None)
     encoder, about = read_encoder(run)
-    resolution, square = _kept_as(known, about['size'])
+    resolution, square = kept_as(known['data'], known['reading'], about['size'])
     pixels, _ = read_picture(query, resolution, square) # as the others were
     h = embed(encoder, torch.from_numpy(pixels.copy())[None], size=about['size'])
     require(h.shape[1] == known['h'].shape[1], 'run', 'be the encoder of the embeddings, which '
