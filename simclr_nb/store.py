@@ -480,8 +480,11 @@ class _Decoded(Dataset): # item k: facts about picture k of a source and pixels,
             return [name, why_unreadable(name, error), None], None
         try:
             label, image = _label_and_picture(item, k, self.classes)
-        except (TypeError, ValueError) as error:
-            return _Fault(type(error), str(error))
+        except (TypeError, ValueError) as error: # which say what is wrong with the item
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            return _Fault(kind, str(error))
+        except Exception as error:
+            return _source_fault(error, k, name)
         size = image.size
         try:
             pixels, remark = square_pixels(image, self.resolution, self.square)
