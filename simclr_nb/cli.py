@@ -62,7 +62,10 @@ def _with_preset(preset, settings): # -> TrainConfig
         unset = {field.name: field.default for field in fields(TrainConfig)
                  if field.name in _OF_RESNETS}
         settings = unset | settings
-    return replace(PRESETS[preset], **settings)
+    config = replace(PRESETS[preset], **settings)
+    if 'embed_size' not in settings and config.size_to_embed < config.size:
+        return replace(config, embed_size=None) # whole images are not smaller than views
+    return config
 
 def _chosen_settings(data, preset, resume, init, settings): # -> TrainConfig, data, origin
     if resume:

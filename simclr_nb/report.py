@@ -255,7 +255,8 @@ def _run_part(result, config):
     size = f"{result['train_images']:,} training images"
     if result['test_images'] is not None:
         size += f" and {result['test_images']:,} test images"
-    settings = (f'{config.encoder} of width {config.width}, views of {config.size} pixels, '
+    width = f' of width {config.width}' if config.width else '' # else its usual one
+    settings = (f'{config.encoder}{width}, views of {config.size} pixels, '
                 f'batches of {config.batch}, {config.epochs:,} epochs, temperature '
                 f'{config.temperature:g}')
     return 'Run', ' '.join([*result['notes'], f'Measured on {size}. Settings: {settings}; '
