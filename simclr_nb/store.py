@@ -750,6 +750,8 @@ def _look_alike(image, other): # uint8 (3, R, R) each
 
 # %% ../nbs/01b_store.ipynb #report-rows
 def _write_report(path, rows): # the CSV file beside the store
+    if not _is_report(path): # but somebody's, made meanwhile
+        refuse_existing(path)
     with (atomic_path(path, overwrite=True) as temporary,
           open(temporary, 'w', newline='', errors='surrogateescape') as file):
         table = csv.writer(file)
