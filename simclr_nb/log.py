@@ -187,7 +187,9 @@ def on_epoch(self:TensorBoardLog,
     "What the `on_epoch` inside returns, or None; writes the rows of the epoch, with it"
     more = self.measure(epoch, model, history) if self.measure else None
     *rows, last = [row for row in history if row['epoch'] == epoch - 1]
-    self.write([*rows, last | more if isinstance(more, dict) else last])
+    if isinstance(more, dict):
+        last = last | more
+    self.write([*rows, last])
     return more
 
 # %% ../nbs/10d_log.ipynb #finish
