@@ -98,7 +98,7 @@ class TensorBoardLog:
     Its methods `on_step` and `on_epoch` are for `pretrain`; then comes `finish`. One object is
     for one run. What cannot be written ends the log, with a line on stderr, and not the run.
 
-    Raises: `ModuleNotFoundError` without tensorboard, `TypeError` for images of another kind."""
+    Raises: `ModuleNotFoundError` without tensorboard, `TypeError` for other images."""
     def __init__(self,
                  folder, # to write, such as RunFiles(run).tensorboard; made when it is needed
                  config:TrainConfig, # settings of the run
@@ -124,10 +124,12 @@ def _begin(self:TensorBoardLog, step): # what the folder holds from this step on
     is_new = step == 0 or not self.folder.exists()
     self.writer = self.make_writer(str(self.folder), purge_step=step)
     if is_new:
-        settings = [[name, str(value)] for name, value in vars(self.config).items()]
-        self.writer.add_text('settings', markdown_table([['setting', 'value'], *settings]), step)
+        lines = [[name, str(value)] for name, value in vars(self.config).items()]
+        settings = markdown_table([['setting', 'value'], *lines])
+        self.writer.add_text('settings', settings, step)
         self.writer.add_custom_scalars(_CHARTS)
-        self.writer.add_image('views', views_grid(self.config, self.images, self.augment), step)
+        grid = views_grid(self.config, self.images, self.augment)
+        self.writer.add_image('views', grid, step)
 
 # %% ../nbs/10d_log.ipynb #write
 @patch
