@@ -256,6 +256,7 @@ class RunFiles:
         self.head = self.folder / 'head.safetensors'
         self.results = self.folder / 'results.json'
         self.report = self.folder / 'report.html'
+        self.tensorboard = self.folder / 'tensorboard' # a folder, where the run has a log
         self.lock = self.folder / '.lock'
 
     def checkpoint(self,
