@@ -99,7 +99,8 @@ def main():
     parser.add_argument('--few', action='store_true', help='a few updates, nothing is kept')
     few = parser.parse_args().few
     keep_freed_memory()
-    for key, config, figures in cells(*(((0, 4), 1, (0,)) if few else (UPDATES, EPOCHS, SEEDS))):
+    chosen = ((0, 4), 1, (0,)) if few else (UPDATES, EPOCHS, SEEDS)
+    for key, config, figures in cells(*chosen):
         if not few and is_stored(key, read_results(RESULTS), config):
             continue
         found = dict(settings=asdict(config), machine=describe_machine(torch.device('cpu')),

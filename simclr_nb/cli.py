@@ -24,14 +24,15 @@ from .evaluate import (accuracy, embed_together, knn_monitor, label_subset,
                                 save_embeddings)
 from .finetune import fine_tune, load_classifier, predict, save_classifier
 from .lars import peak_lr
+from .log import TensorBoardLog
 from .plan import (batch_warning, extended, fit_to_memory, fit_to_minutes,
                             fit_to_number, plan_lines, seconds_per_step)
 from .report import accuracy_table, evaluate_run, gain_table
 from .resnet import TORCHVISION
 from .runs import (PRESETS, RunFiles, TrainConfig, free_folder, newest_run, read_run)
 from .shell import run_command, summary
-from .store import (PictureFolder, PictureTar, Reading, load_data, open_store,
-                             write_store)
+from .store import (PictureFolder, PictureTar, Reading, kept_as, load_data,
+                             open_store, write_store)
 from .train import prepare, pretrain
 from .use import simclr_cluster, simclr_export, simclr_map, simclr_search
 
@@ -160,13 +161,15 @@ def _evaluate_and_print(folder, train, test, **options): # options: of evaluate_
     print(textwrap.fill(result['verdict'], 96))
 
 # %% ../nbs/12_cli.ipynb #how-to-go-on
-def _how_to_go_on(stop, folder, knn_every, cache): # stop: the KeyboardInterrupt that came
+def _how_to_go_on(stop, folder, knn_every, cache, log): # stop: the KeyboardInterrupt
     text = str(stop).replace('; resume=True goes on', '')
     if not text:
         return ''
     options = f'--resume {shlex.quote(str(folder))}'
     if knn_every:
         options += f' --knn_every {knn_every}'
+    if log:
+        options += f' --log {log}'
     if cache:
         options += f' --cache {shlex.quote(str(cache))}'
     return f'{text}; go on with: simclr_pretrain {options}'
@@ -232,8 +235,9 @@ def _extension(run, epochs, data, name, reading, settings): # -> _Planned, for a
     parent = Path(run).resolve().parent
     folder = parent / name if name else free_folder(parent, f'{Path(run).resolve().name}-more')
     chosen = tuple(field.name for field in fields(TrainConfig))
-    return _Planned(config, data, f'settings and weights of {run}, {epochs} epochs more', folder,
-                    False, _reading_of_run(run, data, reading), chosen, run)
+    origin = f'settings and weights of {run}, {epochs} epochs more'
+    return _Planned(config, data, origin, folder, False, _reading_of_run(run, data, reading),
+                    chosen, run)
 
 def _of_earlier_start(runs, name, resume, extend): # the run of a job that torchrun begins anew
     job, restarts = _job()
@@ -285,9 +289,12 @@ def _fitted(planned, train, minutes): # -> TrainConfig, sentences on what was ch
 def _about(planned): # for machine.json
     about = dict(data=planned.data)
     if planned.data not in ('sample', 'cifar10'): # paths as they are from anywhere
-        labels = planned.reading.labels and str(Path(planned.reading.labels).resolve())
-        about = dict(data=str(Path(planned.data).resolve()),
-                     reading=planned.reading._replace(labels=labels)._asdict())
+        path, reading = Path(planned.data).expanduser().resolve(), planned.reading
+        if path.is_file(): # a store says itself how its pictures were read
+            resolution, square = kept_as(path, reading._asdict(), planned.config.size)
+            reading = reading._replace(resolution=resolution, square=square)
+        labels = reading.labels and str(Path(reading.labels).resolve())
+        about = dict(data=str(path), reading=reading._replace(labels=labels)._asdict())
     if _job()[0]:
         about['job'] = _job()[0]
     return about
@@ -304,6 +311,28 @@ def _print_plan(config, train, changed):
     if world()[0] == 0:
         print('\n'.join(lines))
 
+# %% ../nbs/12_cli.ipynb #train-planned
+def _board(log, planned, config, train, monitor): # TensorBoardLog, or None
+    require(log in (None, 'tensorboard'), 'log', 'be tensorboard, or left out', repr(log))
+    if log is None:
+        return None
+    return TensorBoardLog(RunFiles(planned.folder).tensorboard, config, train, monitor)
+
+def _train_planned(planned, config, train, monitor, log): # pretrain, with a log if wanted
+    board = together(lambda: _board(log, planned, config, train, monitor))
+    on_epoch, on_step = monitor, None
+    if board:
+        on_epoch = board.on_epoch
+        if pick_device(config.device).type != 'cuda': # there each step would be waited for
+            on_step = board.on_step
+    keep_freed_memory()
+    model, _ = pretrain(config, train, on_epoch, planned.folder, resume=planned.goes_on,
+                        on_step=on_step, about=_about(planned), init=planned.init)
+    if world()[0] == 0:
+        if board:
+            board.finish(model)
+        print(f'trained; all of it is in {planned.folder}; evaluating', flush=True)
+
 # %% ../nbs/12_cli.ipynb #simclr-pretrain
 def simclr_pretrain(
         data:str=None, # sample, cifar10, or a folder or store; else sample, or the run's own
@@ -317,6 +346,7 @@ def simclr_pretrain(
         minutes:float=None, # of training, instead of epochs; steps are timed first
         plan:bool=False, # say what the run would take, and do not train
         knn_every:int=0, # epochs between two kNN accuracies on held-out images; 0: none
+        log:str=None, # tensorboard: write what TensorBoard shows into the run's folder
         resolution:int=None, # pixels to keep of a folder's pictures; else 2 x size, at least 64
         square:str=None, # crop (the default): the central square; pad: all, edges mirrored
         labels:str=None, # CSV file with the columns file and label; else subfolders are classes
@@ -333,19 +363,16 @@ def simclr_pretrain(
         if plan:
             return _print_plan(config, train, changed)
         monitor = together(lambda: _monitor(train, test, config, knn_every))
-        keep_freed_memory()
         if is_first:
             _announce(planned.origin, train, config, planned.folder, changed)
         try:
-            pretrain(config, train, monitor, planned.folder, resume=planned.goes_on,
-                     about=_about(planned), init=planned.init)
+            _train_planned(planned, config, train, monitor, log)
         except KeyboardInterrupt as stop:
             if not is_first:
                 sys.exit(1)
-            words = _how_to_go_on(stop, planned.folder, knn_every, cache)
-            raise KeyboardInterrupt(words) from None
+            raise KeyboardInterrupt(
+                _how_to_go_on(stop, planned.folder, knn_every, cache, log)) from None
     if is_first:
-        print(f'trained; all of it is in {planned.folder}; evaluating', flush=True)
         _evaluate_and_print(planned.folder, train, test, device=config.device)
 
 # %% ../nbs/12_cli.ipynb #simclr-evaluate

@@ -220,6 +220,7 @@ def _by_partners(result): # -> whether more partners are found, in words
              f'{trained["partners_found"]:.0%} find their partner; {compared}.')
     return trained['partners_found'] - before >= _LITTLE * (1 - before), words
 
+# %% ../nbs/11_report.ipynb #verdict-whole
 def verdict(result): # from evaluate_run
     """Whether the encoder has learnt, and a few sentences that say so and why"""
     learnt_partners, partners = _by_partners(result)

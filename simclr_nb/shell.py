@@ -103,7 +103,7 @@ def add_positional(place, # a parser, or a group of one
 
 # %% ../nbs/11a_shell.ipynb #headings
 HEADINGS = dict(
-    run='preset runs name resume init extend minutes plan knn_every',
+    run='preset runs name resume init extend minutes plan knn_every log',
     data='data resolution square labels cache',
     encoder='encoder width norm groups group_channels weight_standardised zero_init stem',
     head='head_hidden head_out head_layers head_norm',

@@ -474,7 +474,7 @@ class _Record:
         self.machine = machine
         self.history = history # the caller's list, which grows by a row per step
         self.unread = [] # functions that give the rows of steps begun since, oldest first
-        self.files = RunFiles(folder) if folder else None
+        self.files = RunFiles(folder) if folder and world()[0] == 0 else None
         self.seconds_before = seconds_before # of earlier sessions
         self.knn = None # the last accuracy that on_epoch has given
         self.began_at = self.saved_at = time.perf_counter()
@@ -655,6 +655,7 @@ def _require_same_model(training): # in all processes
 @contextmanager
 def _joined(config, folder, resume, own_parts, init):
     # processes that agree, with the run's threads
+    require(init is None or not resume, 'init', 'be None where a run goes on', init)
     with join_processes(config.device):
         _require_same_settings(config, folder, resume, own_parts, init)
         with _threads_of_run(config, folder, resume):
@@ -715,7 +716,6 @@ def pretrain(config:TrainConfig, # settings
     kind: all call it with equal arguments; the first writes and calls `on_epoch` and `on_step`,
     which must not change the model then. What fails in one process, or differs, ends all, with
     what `join_processes`, `together` and `require_same` raise."""
-    require(init is None or not resume, 'init', 'be None where a run goes on', init)
     own_parts = (encoder, augment, loss)
     with _joined(config, folder, resume, own_parts, init):
         training, machine = _prepare_together(config, images, folder, resume, progress, about,
@@ -724,8 +724,7 @@ def pretrain(config:TrainConfig, # settings
               _open_together(folder, training, machine, resume) as (state, history)):
             start, seconds_before = _restore(training, state)
             first = world()[0] == 0
-            record = _Record(training, folder if first else None, machine, history,
-                             seconds_before)
+            record = _Record(training, folder, machine, history, seconds_before)
             watchers = (on_epoch, on_step) if first else (None, None)
             with progress_bar(training.total_steps, 'step', start, progress and first) as bar:
                 _train(record, start, bar, signals, folder, *watchers)
