@@ -97,6 +97,12 @@ def _training_part(folder, steps): # of a run -> heading, paragraphs
              ('steps', 'not noted' if steps is None else f'{steps:,}'),
              ('commit of simclr_nb', machine.get('commit') or 'not noted'),
              ('torch', machine.get('torch', 'not noted'))]
+    init, own = machine.get('init'), machine.get('parts', {}).get('encoder')
+    if init: # the folders above are nobody's business
+        begun_with = '/'.join(Path(init['encoder']).parts[-2:])
+        known.append(('began with the weights of', begun_with))
+    elif own:
+        known.append(('first weights', f'those that {own} came with'))
     lines = [f'- {name}: {_plain_words(value)}' for name, value in known]
     settings = ', '.join(f'{name}={value}' for name, value in vars(config).items())
     return 'Trained on', ['Pretrained by SimCLR on pictures, without their labels.',

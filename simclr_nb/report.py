@@ -120,7 +120,8 @@ def _notes(state, machine, train, test): # sentences that a reader of the result
         notes = ['The run has not ended: it is measured at its newest checkpoint, '
                  f"after {state['steps']:,}{of} steps."]
     if 'init' in machine:
-        notes.append(f"It began with the weights of {machine['init']['encoder']}.")
+        begun_with = '/'.join(Path(machine['init']['encoder']).parts[-2:])
+        notes.append(f'It began with the weights of {begun_with}.')
     if _has_seen(machine, train):
         notes.append('The encoder has seen these training images, without their labels.')
     if _has_seen(machine, test):

@@ -99,9 +99,9 @@ def nearest(h, # (M, F) features of the pictures that answer
     return values.clamp(-1, 1), rows # rounding may give a little more than 1
 
 # %% ../nbs/11b_search.ipynb #read-thumbnails
-def _read_or_none(path, size):
+def _read_or_none(path, size, square):
     try:
-        return torch.from_numpy(read_picture(path, size)[0].copy())
+        return torch.from_numpy(read_picture(path, size, square)[0].copy())
     except Exception: # it may be gone, and PIL's plugins raise almost anything
         return None
 
@@ -109,7 +109,8 @@ def read_thumbnails(names, # of picture files, as load_embeddings gives them
                     folder='.', # that the names start from
                     size:int=96, # height and width of a thumbnail, pixels
                     labels=None, # class indices, one per name
-                    classes=None): # the name of each class; needs labels
+                    classes=None, # the name of each class; needs labels
+                    square:str='crop'): # crop: the central square; pad: all, edges mirrored
     """The pictures as an `ImageSet` of squares, grey where a file cannot be read
 
     Raises: `ValueError` for no names or a size below 1."""
@@ -117,7 +118,7 @@ def read_thumbnails(names, # of picture files, as load_embeddings gives them
     require_whole('size', size, what='a whole number of pixels')
     paths = [Path(folder).expanduser() / name for name in names]
     with quiet_bombs(), ThreadPoolExecutor() as pool:
-        read = list(pool.map(lambda path: _read_or_none(path, size), paths))
+        read = list(pool.map(lambda path: _read_or_none(path, size, square), paths))
     grey = torch.full((3, size, size), 128, dtype=torch.uint8)
     missing = [str(name) for name, image in zip(names, read) if image is None]
     if missing:

@@ -36,7 +36,8 @@ def _thumbnails(known, rows, size): # of these rows, an ImageSet
     names = known['names'] and [known['names'][row] for row in rows.tolist()]
     is_folder = Path(known['data']).expanduser().is_dir()
     if is_folder:
-        return read_thumbnails(names, known['data'], size, labels, known['classes'])
+        return read_thumbnails(names, known['data'], size, labels, known['classes'],
+                               known['reading'].get('square') or 'crop')
     train, test = load_data(known['data'], reading=Reading())
     images = train if known['split'] == 'train' else test
     require(len(images) == len(known['h']), 'folder', 'hold the pictures of the embeddings, '
