@@ -91,6 +91,7 @@ def cells(updates, epochs, seeds):
                 kind = 'warm' if is_warm else 'drawn'
                 yield f'{kind}, {count} updates, seed {seed}', *few_pictures(count, seed,
                                                                              is_warm)
+    for seed in seeds:
         yield f'longer, seed {seed}', *longer(seed, epochs)
 
 

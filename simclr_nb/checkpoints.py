@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, load_file, save
 
-from .core import atomic_path, log_line, require, write_json
+from .core import atomic_path, describe, log_line, require, write_json
 from .resnet import (ENCODER_FORMAT, ENCODER_SETTINGS, SimCLR, has_settings,
                               load_encoder, save_encoder)
 from .runs import (EncoderConfig, RunFiles, TrainConfig, append_metrics, build_model,
@@ -161,10 +161,15 @@ def _check_same_run(folder, saved, config, recorded, machine):
 
 def _first_weights(files): # name -> tensor, of a run that began with given ones
     try:
-        return load_file(files.first_weights)
-    except (SafetensorError, OSError) as e:
+        content = files.first_weights.read_bytes()
+    except OSError as e:
+        raise ValueError(f'{files.first_weights}, the weights that the run began with, cannot '
+                         f'be read: {e.strerror}') from None
+    written = read_run(files.folder)[1]['init'].get('sha256')
+    if hashlib.sha256(content).hexdigest() != written:
         raise ValueError(f'{files.first_weights}, the weights that the run began with, is '
-                         f'missing or damaged: {e}'[:300]) from None
+                         'damaged: its SHA-256 is not that in machine.json')
+    return load(content)
 
 def _check_same_checkpoint(folder, state, config, machine): # it knows whose it is, should the
     place = f'the last checkpoint in {folder}' # files beside it have been changed
@@ -173,6 +178,14 @@ def _check_same_checkpoint(folder, state, config, machine): # it knows whose it 
             'others')
 
 # %% ../nbs/08a_checkpoints.ipynb #open-folder
+def _create(folder, config, machine, first): # first: name -> tensor, or None
+    if first is None:
+        create_run(folder, config, machine)
+        return
+    content = save(first)
+    init = machine.get('init', {}) | dict(sha256=hashlib.sha256(content).hexdigest())
+    create_run(folder, config, machine | dict(init=init), content)
+
 @contextmanager
 def open_run(folder, # of a run, new unless it is resumed; None keeps nothing
              config:TrainConfig, # settings
@@ -189,7 +202,7 @@ def open_run(folder, # of a run, new unless it is resumed; None keeps nothing
         return
     files = RunFiles(folder)
     if not resume:
-        create_run(files.folder, config, machine, first)
+        _create(files.folder, config, machine, first)
     elif not files.folder.is_dir():
         raise FileNotFoundError(f'folder {folder} does not exist, '
                                 'so there is no run to resume')
@@ -323,6 +336,16 @@ def read_encoder(run=None): # a run's folder, or the path of an encoder; None: t
     return model.encoder.eval(), about
 
 # %% ../nbs/08a_checkpoints.ipynb #start-from
+def _place_of(init): # -> the path of a run's folder or of an encoder
+    require(isinstance(init, (str, os.PathLike)) and str(init), 'init',
+            "be a run's folder or the path of an encoder", describe(init), TypeError)
+    path = Path(init).expanduser()
+    encoder = path.with_name(path.name.removesuffix('.json').removesuffix('.safetensors')
+                             + '.safetensors')
+    if not path.is_dir() and not encoder.is_file():
+        raise FileNotFoundError(f'init {init} is neither the folder of a run nor an encoder')
+    return path
+
 def _check_same_architecture(config, other, place): # of encoders
     for name in ENCODER_SETTINGS:
         require(config[name] == other[name], 'encoder' if name == 'architecture' else name,
@@ -344,7 +367,7 @@ def start_from(model:SimCLR, # encoder and head; their weights are changed
 
     Raises: `ValueError` for another architecture, and what `load_newest` and `load_encoder`
     raise."""
-    path = Path(init)
+    path = _place_of(init)
     encoder, head, steps = _model_to_begin_with(path, model.encoder)
     if has_settings(encoder) and has_settings(model.encoder):
         _check_same_architecture(model.encoder.config, encoder.config, path)
@@ -366,7 +389,7 @@ def architecture_of(init): # a run's folder, or the path of an encoder
 
     Raises: `ValueError` for an encoder of the user's own, and what `read_run` and
     `load_encoder` raise."""
-    path = Path(init)
+    path = _place_of(init)
     if not path.is_dir():
         known = dict(load_encoder(path).config)
         known['encoder'] = known['architecture']

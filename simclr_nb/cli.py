@@ -80,6 +80,8 @@ def _chosen_settings(data, preset, resume, init, settings): # -> TrainConfig, da
     origin = f'preset {preset}: {why}'
     if init:
         settings = architecture_of(init) | settings
+        if Path(init).expanduser().is_dir() and 'seed' not in settings:
+            settings['seed'] = read_run(Path(init).expanduser())[0].seed + 1 # other crops
         origin += f'; architecture and first weights of {init}'
     return _with_preset(preset, settings), data, origin
 
@@ -225,11 +227,16 @@ def _reading_of_run(run, data, reading): # of an older run, too, which has noted
         machine['reading'] = dict(resolution=max(config.size, config.size_to_embed))
     return _reading_of(machine, data, **reading._asdict())
 
-# %% ../nbs/12_cli.ipynb #planned-whole
+# %% ../nbs/12_cli.ipynb #extension
 def _extension(run, epochs, data, name, reading, settings): # -> _Planned, for a finished run
     require(RunFiles(run).head.is_file(), 'resume', 'be a run that has ended, to be extended; '
             'let it go on first', run)
     config, machine, _ = read_run(run)
+    own = machine.get('parts')
+    require(not own, 'extend', 'be of a run without parts of your own; for others there is '
+            'pretrain(init=)', own)
+    require('epochs' not in settings, 'epochs', 'be left out beside extend',
+            settings.get('epochs'))
     config = replace(extended(config, epochs), **settings)
     data = data or machine.get('data', 'sample')
     parent = Path(run).resolve().parent
@@ -239,18 +246,25 @@ def _extension(run, epochs, data, name, reading, settings): # -> _Planned, for a
     return _Planned(config, data, origin, folder, False, _reading_of_run(run, data, reading),
                     chosen, run)
 
-def _of_earlier_start(runs, name, resume, extend): # the run of a job that torchrun begins anew
+def _of_earlier_start(runs, name, resume, init, extend): # the run that a restart goes on with
     job, restarts = _job()
     if not restarts or (resume and not extend):
         return None
-    return _run_of_job(Path(resume).resolve().parent if extend else runs, job, name or '*')
+    parent = Path(resume).resolve().parent if extend else runs
+    found = _run_of_job(parent, job, name or '*')
+    named = resume if extend else init
+    if found and named and found.resolve() == Path(named).expanduser().resolve():
+        return None # an earlier job of the same name made that run
+    return found
 
+# %% ../nbs/12_cli.ipynb #planned-whole
 def _planned(data, preset, runs, name, resume, init, extend, reading, settings): # -> _Planned
+    require(preset is None or extend is None, 'preset', 'be left out beside extend', preset)
     require(init is None or not resume, 'init', 'be left out where a run is named to resume',
             init)
     require(extend is None or resume, 'extend', 'come with resume, the run that has ended',
             extend)
-    earlier = _of_earlier_start(runs, name, resume, extend)
+    earlier = _of_earlier_start(runs, name, resume, init, extend)
     if earlier:
         resume, init, extend = earlier, None, None
     if extend is not None:
@@ -270,7 +284,9 @@ def _planned(data, preset, runs, name, resume, init, extend, reading, settings):
 # %% ../nbs/12_cli.ipynb #fitted
 def _fitted(planned, train, minutes): # -> TrainConfig, sentences on what was changed
     if planned.goes_on:
-        require(minutes is None, 'minutes', 'be left out where a run goes on', minutes)
+        is_restarted = _job()[1] > 0 # by torchrun, with the words of the first start
+        require(minutes is None or is_restarted, 'minutes', 'be left out where a run goes on',
+                minutes)
         return planned.config, []
     chosen = (*planned.chosen, 'epochs') if minutes else planned.chosen
     config, changed = fit_to_number(planned.config, len(train), chosen)

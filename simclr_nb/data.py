@@ -86,7 +86,7 @@ def _as_names(names, images): # anything -> M of them; those of a store stay in 
                          f'for {len(images)} images')
     return names
 
-# %% ../nbs/01_data.ipynb #image-set-getitem
+# %% ../nbs/01_data.ipynb #row-numbers
 def row_numbers(index, # an integer, or a slice, list, index tensor or boolean mask
                 count:int): # rows there are
     """The rows that an index picks, int64: () for one row, (rows,) for several
@@ -106,11 +106,13 @@ def row_numbers(index, # an integer, or a slice, list, index tensor or boolean m
     is_inexact = index.is_floating_point() or index.is_complex()
     require(not is_inexact or index.numel() == 0, 'an index', # a list of none is float, too
             'be integers, a slice or a boolean mask', describe(index), TypeError)
+    index = index.long() # before the comparison: bytes know no -100
     outside = index[(index < -count) | (index >= count)]
     if len(outside):
         raise IndexError(f'index {int(outside[0])} is out of range for {count} images')
-    return index.long()
+    return index
 
+# %% ../nbs/01_data.ipynb #image-set-getitem
 @patch
 def __getitem__(self:ImageSet,
                 i): # an integer, or a slice, list, index tensor or boolean mask

@@ -163,7 +163,7 @@ def _attempt(self:TensorBoardLog, write, *args): # what the disk refuses ends th
         return
     try:
         write(*args)
-    except OSError as error:
+    except (OSError, ValueError) as error: # the second of a picture that is damaged
         self.has_ended = True
         log_line(f'the log in {self.folder} ends here, and the run goes on: {error}')
 

@@ -197,7 +197,7 @@ def _earlier(result, rows, embedding=''): # pairs (words, row) of what training 
     begun = found.get(WARM_START + embedding)
     if begun is None:
         return [('before training', baseline)]
-    return [(WARM_START, begun), ('before any training', baseline)]
+    return [(WARM_START, begun), ('with random weights', baseline)]
 
 def _by_labels(result): # -> whether accuracy has gained, in words
     trained = next(row for row in result['rows'] if row['name'] == 'SimCLR')

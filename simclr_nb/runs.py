@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 from fastcore.basics import patch
-from safetensors.torch import save
 
 from .augment import MAX_STRENGTH, SimCLRAugment
 from .core import describe, generator, require, write_json
@@ -272,7 +271,7 @@ class RunFiles:
 def create_run(folder, # a new folder
                config:TrainConfig, # settings
                machine, # a dict that says where the run is made
-               first=None): # weights to begin with, name -> tensor; None: those of the seed
+               first=None): # the content of first.safetensors; None: there is none
     """Make the folder of a new run with its settings, machine and empty metrics
 
     Raises: `FileExistsError` if it is there, `OSError` if it cannot be made."""
@@ -290,7 +289,7 @@ def create_run(folder, # a new folder
             write_json(made.machine, machine)
             made.metrics.touch()
             if first is not None:
-                made.first_weights.write_bytes(save(first))
+                made.first_weights.write_bytes(first)
             os.rename(made.folder, folder)
     except OSError as e:
         raise OSError(e.errno,

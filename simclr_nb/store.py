@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from filelock import FileLock, Timeout
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from safetensors import SafetensorError, safe_open
 from torch.utils.data import DataLoader, Dataset
 
@@ -259,7 +259,7 @@ def _read(self:StoredImages, rows): # rows of the file, int64 (n,) -> uint8 (n, 
         name = '' if self.file.names is None else f', {self.file.names[row]},'
         raise ValueError(f'picture {row}{name} in {self.path} is damaged: its pixels do not '
                          'fit their checksum. undamaged(open_store(path)) of simclr_nb.store '
-                         'gives the set without damaged pictures')
+                         'gives the set without damaged pictures, for a new run')
     return images
 
 # %% ../nbs/01b_store.ipynb #stored-getitem
@@ -414,7 +414,9 @@ _OF_THE_FILE = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.EINVAL, errno.EOV
 def is_passing(error:Exception): # that came when a picture was read
     "Whether the fault may be gone later: a lost disk, or no memory, and not the picture"
     if isinstance(error, OSError): # those of Pillow, for what is no picture, have no number
-        return error.errno is not None and error.errno not in _OF_THE_FILE
+        if error.errno is None: # but neither have those of a network
+            return type(error) not in (OSError, UnidentifiedImageError)
+        return error.errno not in _OF_THE_FILE
     return isinstance(error, MemoryError)
 
 _DECODERS = ('PIL.ImageFile', 'pillow_heif', 'pillow_avif', 'torchvision.io', 'imageio',
@@ -437,8 +439,8 @@ class _Fault(NamedTuple): # for which the work stops; it may come from another p
 
 def _source_fault(error, k, name): # of an error that the source raised at item k
     if isinstance(error, OSError):
-        what = f'{os.strerror(error.errno)}: a picture could not be read: '
-        return _Fault(OSError, what + str(error.filename or name))
+        what = os.strerror(error.errno) if error.errno else f'{type(error).__name__}: {error}'
+        return _Fault(OSError, f'{what}: a picture could not be read: {error.filename or name}')
     if isinstance(error, MemoryError):
         return _Fault(MemoryError, f'there is no memory to decode {name}; fewer workers take '
                                    'less')
@@ -536,9 +538,12 @@ class _Part: # the folder of a store that is being written
             for line in file:
                 end += len(line)
                 try:
-                    yield json.loads(line), end
+                    facts = json.loads(line)
                 except ValueError: # cut short
                     return
+                if not line.endswith(b'\n'): # cut short by its last byte
+                    return
+                yield facts, end
 
 # %% ../nbs/01b_store.ipynb #resume-part
 def _fits(file, facts, length): # whether the next pixels in the file are those of the facts
