@@ -1,7 +1,7 @@
 """Beginning with the weights of another encoder: what is it worth?
 
     pip install scikit-image scikit-learn    # for the pictures that these packages ship
-    OMP_NUM_THREADS=1 python bench/warm.py   # half an hour of one core
+    OMP_NUM_THREADS=1 python bench/warm.py   # an hour of one core
     OMP_NUM_THREADS=1 python bench/warm.py --few   # a minute, nothing is kept
 
 Few pictures: 20 tiles of each of eighteen pictures are trained on (see detail.py), once from
