@@ -592,6 +592,18 @@ def _fingerprint(source): # what tells whether a source is the same when the wor
         digest.update(repr(source.stamps()).encode())
     return digest.hexdigest()[:16]
 
+def _require_same_first(part, decoded): # of a source whose pictures have no names
+    lines = part.lines()
+    next(lines) # the plan
+    (_, _, written), *_ = next(lines)[0]
+    first = decoded[0]
+    if isinstance(first, _Fault):
+        _stop_for(first)
+    read = first[0][2]
+    is_same = (read and read[0]) == (written and written[0]) # checksums, None if unreadable
+    require(is_same, 'source', 'give the pictures with which the store was begun; remove '
+            f'{part.folder} to begin anew', 'another first picture')
+
 # %% ../nbs/01b_store.ipynb #decode-all
 def _start_worker(number): # of a DataLoader
     warnings.simplefilter('ignore', Image.DecompressionBombWarning)
@@ -599,10 +611,12 @@ def _start_worker(number): # of a DataLoader
 
 def _decode_all(part, source, plan, workers, progress): # the rest of the pictures
     done = _resume(part, plan)
+    decoded = _Decoded(source, plan['resolution'], plan['square'])
+    if done and decoded.names is None:
+        _require_same_first(part, decoded)
     if workers is None:
         workers = os.cpu_count() if len(source) - done >= 1000 else 0
-    loader = DataLoader(_Decoded(source, plan['resolution'], plan['square']), _BATCH,
-                        sampler=range(done, len(source)), num_workers=workers,
+    loader = DataLoader(decoded, _BATCH, sampler=range(done, len(source)), num_workers=workers,
                         collate_fn=_collect, worker_init_fn=_start_worker)
     with (quiet_bombs(), open(part.pixels, 'ab', buffering=0) as pixels_file,
           open(part.journal, 'a') as journal,
