@@ -14,7 +14,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from .checkpoints import architecture_of, read_encoder
+from .checkpoints import architecture_of, read_encoder, start_from
 from .cifar import cifar10, fetch_cifar10
 from .compare import markdown_table, wilson_interval
 from .core import atomic_path, keep_freed_memory, pick_device, refuse_existing, require
@@ -29,7 +29,8 @@ from .plan import (batch_warning, extended, fit_to_memory, fit_to_minutes,
                             fit_to_number, plan_lines, seconds_per_step)
 from .report import accuracy_table, evaluate_run, gain_table
 from .resnet import TORCHVISION
-from .runs import (PRESETS, RunFiles, TrainConfig, free_folder, newest_run, read_run)
+from .runs import (PRESETS, RunFiles, TrainConfig, build_model, free_folder,
+                            newest_run, read_run)
 from .shell import run_command, summary
 from .store import (PictureFolder, PictureTar, Reading, kept_as, load_data,
                              open_store, write_store)
@@ -238,6 +239,7 @@ def _extension(run, epochs, data, name, reading, settings): # -> _Planned, for a
     require('epochs' not in settings, 'epochs', 'be left out beside extend',
             settings.get('epochs'))
     config = replace(extended(config, epochs), **settings)
+    start_from(build_model(config), run) # so that a misfit is told before anything is done
     data = data or machine.get('data', 'sample')
     parent = Path(run).resolve().parent
     folder = parent / name if name else free_folder(parent, f'{Path(run).resolve().name}-more')
@@ -270,6 +272,8 @@ def _planned(data, preset, runs, name, resume, init, extend, reading, settings):
     if extend is not None:
         return _extension(resume, extend, data, name, reading, settings)
     config, data, origin = _chosen_settings(data, preset, resume, init, settings)
+    if init:
+        start_from(build_model(config), init) # as for an extension
     if resume:
         reading = _reading_of_run(resume, None, reading)
         return _Planned(config, data, origin, Path(resume), True, reading, ())
